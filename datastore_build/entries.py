@@ -1,0 +1,85 @@
+"""Rows into entries: the rows of one id that stand together are one scene in several languages.
+
+Rows of an entry must be adjacent, so that a build needs to hold one entry at a time; of every id that went
+by, only eight bytes of its hash are remembered, to reject one that comes back later.
+"""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from datastore_build.rows import Reject, Row
+
+
+@dataclass(frozen=True)
+class EntryText:
+    language: str
+    text: str
+    source: int  # which of the build's sources, counted from 0
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One scene, with a text in each of its languages."""
+
+    id: str
+    texts: tuple[EntryText, ...]
+
+
+class DigestSet:
+    """A set of strings that keeps eight bytes of each: about 100 bytes a string with Python's own overhead.
+
+    Two of a hundred million strings share a digest with a probability of 0.03 %.
+    """
+
+    def __init__(self) -> None:
+        self._digests: set[int] = set()
+
+    def add(self, *parts: str) -> bool:
+        """Adds the string made of the parts; False if it was there."""
+        key = "\0".join(parts).encode()
+        digest = int.from_bytes(hashlib.blake2b(key, digest_size=8).digest())
+        if digest in self._digests:
+            return False
+        self._digests.add(digest)
+        return True
+
+
+def group_rows(items: Iterable[Row | Reject], source_names: Sequence[str]) -> Iterator[Entry | Reject]:
+    """Merges adjacent rows of one id and rejects what cannot be merged; Rejects pass through, in order.
+
+    A row without an id becomes an entry of its own with the id <source name>:<line>.
+    """
+    ids = DigestSet()
+    pending: Row | None = None  # the first row of the entry being collected
+    texts: dict[str, EntryText] = {}
+
+    for item in items:
+        if isinstance(item, Reject):
+            yield item
+            continue
+        added = {language: EntryText(language, text, item.source) for language, text in item.texts}
+        if item.id is not None and pending is not None and item.id == pending.id:
+            repeated = sorted(texts.keys() & added.keys())
+            if repeated:
+                reason = f"the id {item.id!r} already has a text in {', '.join(repeated)}"
+                yield Reject(item.source, item.line, reason)
+            else:
+                texts |= added
+            continue
+        if pending is not None:
+            yield Entry(_id_of(pending, source_names), tuple(texts.values()))
+        if ids.add(_id_of(item, source_names)):
+            pending, texts = item, added
+        else:
+            pending, texts = None, {}
+            reason = (
+                f"the id {item.id!r} was used by an earlier row; the rows of one entry must stand together"
+            )
+            yield Reject(item.source, item.line, reason)
+    if pending is not None:
+        yield Entry(_id_of(pending, source_names), tuple(texts.values()))
+
+
+def _id_of(row: Row, source_names: Sequence[str]) -> str:
+    return row.id if row.id is not None else f"{source_names[row.source]}:{row.line}"

@@ -1,0 +1,121 @@
+"""What a build counts while it runs and says when it is done; the module writes and prints nothing."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from datastore_build.readers import Source
+from datastore_build.rows import Reject, Row
+from retrieval.errors import DatastoreError
+from retrieval.manifest import SourceRecord
+
+_REJECTS_SHOWN = 10
+
+
+@dataclass(frozen=True)
+class RejectedRow:
+    file: str  # the path as it was given
+    line: int
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class BuildProgress:
+    fraction: float  # of the bytes of all sources
+    rows: int
+    texts: int  # embedded and written
+    rejected: int
+
+
+@dataclass(frozen=True)
+class BuildReport:
+    """What a build did. The JSON of `build --json` is this."""
+
+    version: str
+    path: str  # of the version's folder
+    reused: bool  # the same content was there already and was made live
+    embedder: str
+    index: str
+    entries: int
+    texts: int
+    languages: dict[str, int]  # texts per language
+    repeated_texts: int
+    rows: int
+    published: int  # rows
+    rejected: int  # rows
+    rejects_file: str | None
+    rejects: tuple[RejectedRow, ...]  # the first few
+    sources: tuple[dict[str, object], ...]  # name, rows, published, rejected
+    seconds: float
+
+
+class RejectedRowsError(DatastoreError):
+    """Rows that cannot be used made the build fail; `rejects` are the first of them."""
+
+    def __init__(self, message: str, rejects: Sequence[RejectedRow], rejected: int) -> None:
+        super().__init__(message)
+        self.rejects = tuple(rejects)
+        self.rejected = rejected  # how many there are
+
+
+@dataclass
+class Tally:
+    """Counts of a build while it runs."""
+
+    sources: Sequence[Source]
+    texts: int = 0
+    rows: Counter[int] = field(default_factory=Counter)  # per source
+    rejects: Counter[int] = field(default_factory=Counter)  # per source
+    first_rejects: list[RejectedRow] = field(default_factory=list)
+
+    @property
+    def total(self) -> int:
+        return self.rows.total()
+
+    @property
+    def rejected(self) -> int:
+        return self.rejects.total()
+
+    def count(self, items: Iterable[Row | Reject]) -> Iterator[Row | Reject]:
+        for item in items:
+            self.rows[item.source] += 1
+            yield item
+
+    def reject(self, item: Reject) -> RejectedRow:
+        self.rejects[item.source] += 1
+        row = RejectedRow(str(self.sources[item.source].path), item.line, item.reason)
+        if len(self.first_rejects) < _REJECTS_SHOWN:
+            self.first_rejects.append(row)
+        return row
+
+    def progress(self) -> BuildProgress:
+        size = sum(source.size for source in self.sources)
+        read = sum(source.size * source.progress for source in self.sources)
+        return BuildProgress(read / max(size, 1), self.total, self.texts, self.rejected)
+
+    def source_records(self) -> list[SourceRecord]:
+        return [
+            SourceRecord(
+                name=source.name,
+                rows=self.rows[source.number],
+                published=self.rows[source.number] - self.rejects[source.number],
+                rejected=self.rejects[source.number],
+            )
+            for source in self.sources
+        ]
+
+    def check(self, *, strict: bool, entries: int) -> None:
+        """Raises DatastoreError if there is nothing to publish, or strict forbids it."""
+        if strict and self.rejected:
+            message = (
+                f"{self.rejected:,} of {self.total:,} rows cannot be used; with --strict nothing is published"
+            )
+        elif not entries:
+            names = ", ".join(str(source.path) for source in self.sources)
+            message = f"{names}: none of {self.total:,} rows can be used; nothing was published"
+        else:
+            return
+        raise RejectedRowsError(message, self.first_rejects, self.rejected)

@@ -1,0 +1,228 @@
+"""`paellera evaluate …`: opens a bundle and a data set, runs an evaluation, prints and writes its report."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from evaluation.references import HUMAN_KINDS, Photo, References, read_photos, read_references
+from evaluation.report import Report, check_folder, check_report_path
+from retrieval.errors import InvalidRequestError
+from retrieval.languages import match
+
+if TYPE_CHECKING:
+    from models.bundle import Bundle
+
+evaluate_app = typer.Typer(
+    name="evaluate", help="Measure a bundle on photos with reference captions.", no_args_is_help=True
+)
+
+_HUMAN = ",".join(HUMAN_KINDS)
+
+
+class Retrieval(StrEnum):
+    """Whether captions are written with retrieved neighbours."""
+
+    WITH = "with"
+    WITHOUT = "without"
+    BOTH = "both"
+
+
+Images = Annotated[Path, typer.Option("--images", help="Folder that the index's files are under.")]
+Index = Annotated[Path, typer.Option("--index", help="JSON Lines: image_id, file, split a line.")]
+Captions = Annotated[
+    Path, typer.Option("--captions", help="JSON Lines (.gz too): image_id, lang, caption, kind a line.")
+]
+Split = Annotated[str, typer.Option("--split", help="Split of the index to evaluate.")]
+Languages = Annotated[
+    list[str] | None,
+    typer.Option("--language", "-l", help="Repeatable. Default: all of the bundle that have references."),
+]
+Kinds = Annotated[
+    str,
+    typer.Option(
+        "--kinds",
+        help="Kinds of reference to score on, with commas, or 'all'. A language that has none of them is "
+        "scored on those it has.",
+    ),
+]
+BundlePath = Annotated[
+    Path | None, typer.Option("--bundle", help="Bundle folder. Default: the embedded one.")
+]
+Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Only the first N photos of the split.")]
+Outputs = Annotated[
+    list[Path] | None,
+    typer.Option("--output", "-o", help="Report to write, .md or .json. Repeatable."),
+]
+BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Photos handled at once.")]
+
+
+@evaluate_app.command("captions")
+def captions_command(
+    images: Images,
+    index: Index,
+    captions: Captions,
+    split: Split = "dev",
+    language: Languages = None,
+    kinds: Kinds = _HUMAN,
+    bundle: BundlePath = None,
+    datastore: Annotated[
+        Path | None, typer.Option("--datastore", help="Datastore folder. Default: the bundle's own.")
+    ] = None,
+    retrieval: Annotated[Retrieval, typer.Option("--retrieval", help="Modes to run.")] = Retrieval.BOTH,
+    beams: Annotated[int, typer.Option("--beams", min=1, help="Beam width; 1 is greedy.")] = 3,
+    limit: Limit = None,
+    output: Outputs = None,
+    outputs: Annotated[
+        Path | None, typer.Option("--outputs", help="JSON Lines file for every caption written.")
+    ] = None,
+    batch_size: BatchSize = 8,
+) -> None:
+    """Caption the photos of a split and score the captions per language: CIDEr-D and text statistics."""
+    for path in output or ():
+        check_report_path(path)
+    if outputs is not None:
+        check_folder(outputs)
+    photos = read_photos(index, images, split, limit)
+    all_references = read_references(captions, [photo.image_id for photo in photos], _kinds(kinds))
+
+    # Imported here because torch takes seconds to load, and neither --help nor a mistyped path should wait.
+    from evaluation import captions as runner
+
+    captioner = _open_bundle(bundle).load_captioner(datastore)
+    references = select_languages(all_references, language, captioner.languages)
+    modes = [mode for mode in runner.MODES if retrieval in (Retrieval.BOTH, Retrieval(mode))]
+    if "with" in modes and captioner.datastore is None:
+        raise InvalidRequestError(
+            "the bundle has no datastore: give one with --datastore, or use --retrieval without"
+        )
+    written: list[runner.WrittenCaption] = []
+    for mode in modes:
+        with _progress(f"captioning {mode} retrieval", photos) as advance:
+            written += runner.write_captions(
+                captioner,
+                photos,
+                list(references),
+                mode,
+                beams=beams,
+                batch_size=batch_size,
+                advance=advance,
+            )
+    results = runner.score_written(written, references)
+    version = captioner.datastore.version if captioner.datastore is not None and "with" in modes else None
+    run = runner.RunDescription(captioner.bundle_name, captioner.revision, version, split, len(photos), beams)
+    if outputs is not None:
+        runner.save_outputs(outputs, written, results)
+    _publish(runner.caption_report(results, run), output)
+
+
+@evaluate_app.command("retrieval")
+def retrieval_command(
+    images: Images,
+    index: Index,
+    captions: Captions,
+    split: Split = "dev",
+    language: Languages = None,
+    kinds: Kinds = _HUMAN,
+    bundle: BundlePath = None,
+    limit: Limit = None,
+    output: Outputs = None,
+    batch_size: BatchSize = 32,
+) -> None:
+    """Search a split's captions with its photos: recall at 1, 5 and 10 per language."""
+    for path in output or ():
+        check_report_path(path)
+    photos = read_photos(index, images, split, limit)
+    all_references = read_references(captions, [photo.image_id for photo in photos], _kinds(kinds))
+
+    from evaluation.retrieval import RetrievalRun, evaluate_retrieval, retrieval_report
+
+    opened = _open_bundle(bundle)
+    captioner, embedder = opened.load_captioner(), opened.load_embedder()
+    references = select_languages(all_references, language, captioner.languages)
+    with _progress("embedding photos", photos) as advance:
+        results = evaluate_retrieval(
+            captioner,
+            embedder,
+            photos,
+            references,
+            batch_size=batch_size,
+            advance=advance,
+        )
+    run = RetrievalRun(captioner.bundle_name, captioner.revision, embedder.id, split)
+    _publish(retrieval_report(results, run), output)
+
+
+def select_languages(
+    references: Mapping[str, References], asked: Sequence[str] | None, supported: Sequence[str]
+) -> dict[str, References]:
+    """The languages to evaluate: those asked for, else all the bundle writes that have references.
+
+    Raises:
+        UnknownLanguageError: one asked for is not a language of the bundle.
+        InvalidRequestError: one asked for has no reference, or no language of the bundle has any.
+    """
+    if not asked:
+        chosen = {code: found for code, found in references.items() if code in supported}
+        if not chosen:
+            raise InvalidRequestError(
+                f"the captions are in {', '.join(references)}, the bundle writes {', '.join(supported)}"
+            )
+        return chosen
+    codes = dict.fromkeys(match(tag, supported) for tag in asked)
+    missing = [code for code in codes if code not in references]
+    if missing:
+        raise InvalidRequestError(
+            f"no reference caption in {', '.join(missing)} (there are some in {', '.join(references)})"
+        )
+    return {code: references[code] for code in codes}
+
+
+def _kinds(text: str) -> list[str] | None:
+    kinds = [kind.strip() for kind in text.split(",") if kind.strip()]
+    if not kinds:
+        raise typer.BadParameter("name at least one kind, or 'all'", param_hint="--kinds")
+    return None if kinds == ["all"] else kinds
+
+
+def _open_bundle(path: Path | None) -> "Bundle":
+    from models.bundle import Bundle, default_bundle
+
+    return Bundle.open(path or default_bundle())
+
+
+@contextmanager
+def _progress(description: str, photos: Sequence[Photo]) -> Iterator[Callable[[int], None]]:
+    """A bar over photos on standard error; gives what to call with the number of photos just done."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task(description, total=len(photos))
+        yield lambda done: progress.advance(task, done)
+
+
+def _publish(report: Report, paths: Sequence[Path] | None) -> None:
+    for path in paths or ():
+        report.write(path)
+    console = Console()
+    for fact in report.facts:
+        console.print(fact, markup=False, highlight=False, soft_wrap=True)
+    for table in report.tables:
+        console.print(table.terminal())

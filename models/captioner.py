@@ -1,0 +1,253 @@
+"""The facade: images and languages in, captions out.
+
+Every image is encoded once, whatever the number of languages: the same pass gives the visual tokens and the
+query for retrieval. All images and languages of a call are generated as batches. It decodes no files.
+"""
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from models.fusion.bridge import Bridge
+from models.generation import GenerationSettings, Hypothesis, generate
+from models.language.xglm import XGLM
+from models.manifest import GenerationDefaults
+from models.prompts.builder import PromptBuilder
+from models.vision.efficientnet_lite import EfficientNetLite
+from models.vision.features import VisionFeatures
+from models.vision.preprocess import preprocess
+from retrieval.datastore import Datastore, Neighbour
+from retrieval.embedder import Embedder
+from retrieval.errors import InvalidRequestError
+from retrieval.languages import match
+
+_IMAGES_AT_ONCE = 16  # encoded together: bounds the memory of activations
+_ROWS_AT_ONCE = 64  # captions generated together
+
+
+@dataclass(frozen=True)
+class CaptionSettings:
+    """How to caption. `None` takes the bundle's default."""
+
+    languages: tuple[str, ...]
+    num_captions: int = 1
+    max_tokens: int | None = None
+    min_tokens: int | None = None
+    neighbours: int | None = None  # retrieved captions in the prompt, 0 = no retrieval
+    beams: int | None = None
+    temperature: float | None = None  # None: beam search; a number: nucleus sampling
+    top_p: float | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Alternative:
+    text: str
+    confidence: float
+
+
+@dataclass(frozen=True)
+class Caption:
+    language: str
+    text: str
+    confidence: float
+    alternatives: tuple[Alternative, ...] = ()
+    neighbours: tuple[Neighbour, ...] = ()
+
+
+@dataclass(frozen=True)
+class ImageCaptions:
+    """Captions of one image, in the order the languages were asked for."""
+
+    captions: tuple[Caption, ...]
+
+
+@dataclass(frozen=True)
+class CaptionResult:
+    images: tuple[ImageCaptions, ...]
+    timings_ms: dict[str, float] = field(default_factory=dict)  # encode, retrieve, generate
+
+
+class Captioner:
+    """All parts of a bundle, loaded.
+
+    Attributes:
+        bundle_name, revision: which bundle this is.
+        languages: codes it can write.
+        datastore: where neighbours come from.
+    """
+
+    def __init__(
+        self,
+        *,
+        bundle_name: str,
+        revision: str,
+        languages: tuple[str, ...],
+        vision: EfficientNetLite,
+        embedder: Embedder,
+        datastore: Datastore,
+        prompts: PromptBuilder,
+        language_model: XGLM,
+        bridge: Bridge,
+        defaults: GenerationDefaults,
+    ) -> None:
+        self.bundle_name = bundle_name
+        self.revision = revision
+        self.languages = languages
+        self.datastore = datastore
+        self._vision = vision
+        self._embedder = embedder
+        self._prompts = prompts
+        self._language_model = language_model
+        self._bridge = bridge
+        self._defaults = defaults
+
+    def caption(self, images: Sequence[Image.Image], settings: CaptionSettings) -> CaptionResult:
+        """Caption every image in every language.
+
+        Args:
+            images: decoded photos of any size and mode.
+
+        Raises:
+            InvalidRequestError: no language or settings out of range.
+            UnknownLanguageError: a language the bundle cannot write.
+        """
+        languages = [match(language, self.languages) for language in settings.languages]
+        generation = self._generation_settings(settings)
+        k = self._defaults.neighbours if settings.neighbours is None else settings.neighbours
+        if not languages:
+            raise InvalidRequestError("name at least one language")
+        timings = dict.fromkeys(("encode", "retrieve", "generate"), 0.0)
+        captioned: list[ImageCaptions] = []
+        at_once = max(1, min(_IMAGES_AT_ONCE, _ROWS_AT_ONCE // len(languages)))
+        for start in range(0, len(images), at_once):
+            captioned += self._caption_chunk(
+                images[start : start + at_once], languages, k, generation, timings
+            )
+        return CaptionResult(tuple(captioned), timings)
+
+    def embed_images(self, images: Sequence[Image.Image]) -> NDArray[np.float32]:
+        """Query vectors of photos, L2-normalised (B, E) float32, comparable with those of a datastore."""
+        chunks = [
+            self._embed(self._encode(images[start : start + _IMAGES_AT_ONCE]))
+            for start in range(0, len(images), _IMAGES_AT_ONCE)
+        ]
+        return np.concatenate(chunks) if chunks else np.empty((0, self._embedder.dimension), np.float32)
+
+    def _caption_chunk(
+        self,
+        images: Sequence[Image.Image],
+        languages: Sequence[str],
+        k: int,
+        generation: GenerationSettings,
+        timings: dict[str, float],
+    ) -> Iterator[ImageCaptions]:
+        started = time.perf_counter()
+        features = self._encode(images)
+        encoded = time.perf_counter()
+        neighbours = self._retrieve(features, languages, k)  # [image][language]
+        retrieved = time.perf_counter()
+        hypotheses = self._generate(features, languages, neighbours, generation)  # [image * languages]
+        generated = time.perf_counter()
+        for stage, seconds in (
+            ("encode", encoded - started),
+            ("retrieve", retrieved - encoded),
+            ("generate", generated - retrieved),
+        ):
+            timings[stage] += 1000 * seconds
+        for number, found in enumerate(neighbours):
+            rows = hypotheses[number * len(languages) : (number + 1) * len(languages)]
+            yield ImageCaptions(
+                tuple(
+                    self._describe(language, row, tuple(retrieved_here))
+                    for language, row, retrieved_here in zip(languages, rows, found, strict=True)
+                )
+            )
+
+    @torch.inference_mode()
+    def _encode(self, images: Sequence[Image.Image]) -> VisionFeatures:
+        weight = self._vision.classifier.weight
+        features: VisionFeatures = self._vision(preprocess(images).to(weight.device))
+        return features
+
+    def _embed(self, features: VisionFeatures) -> NDArray[np.float32]:
+        return self._embedder.embed_pooled(features.pooled, features.class_logits)
+
+    def _retrieve(
+        self, features: VisionFeatures, languages: Sequence[str], k: int
+    ) -> list[list[list[Neighbour]]]:
+        images = len(features.pooled)
+        if k == 0:
+            return [[[] for _ in languages] for _ in range(images)]
+        return self.datastore.neighbours(
+            self._embed(features), [languages] * images, k, min_score=self._defaults.min_score
+        )
+
+    @torch.inference_mode()
+    def _generate(
+        self,
+        features: VisionFeatures,
+        languages: Sequence[str],
+        neighbours: Sequence[Sequence[Sequence[Neighbour]]],
+        generation: GenerationSettings,
+    ) -> list[list[Hypothesis]]:
+        prompts = [
+            self._prompts.build(language, [neighbour.text for neighbour in found])
+            for per_language in neighbours
+            for language, found in zip(languages, per_language, strict=True)
+        ]
+        weight = self._language_model.embed_tokens.weight
+        state = self._bridge.prepare(features.tokens.to(weight.dtype))
+        rows = torch.arange(len(neighbours), device=weight.device).repeat_interleave(len(languages))
+        hypotheses: list[list[Hypothesis]] = []
+        for start in range(0, len(prompts), _ROWS_AT_ONCE):  # more than one only for very many languages
+            chunk = slice(start, start + _ROWS_AT_ONCE)
+            hypotheses += generate(
+                self._language_model,
+                prompts[chunk],
+                generation,
+                bridge=self._bridge,
+                bridge_state=state.select(rows[chunk]),
+            )
+        return hypotheses
+
+    def _describe(
+        self, language: str, hypotheses: Sequence[Hypothesis], neighbours: tuple[Neighbour, ...]
+    ) -> Caption:
+        best, *others = (
+            Alternative(self._prompts.tokenizer.decode(h.ids), _confidence(h)) for h in hypotheses
+        )
+        return Caption(language, best.text, best.confidence, tuple(others), neighbours)
+
+    def _generation_settings(self, settings: CaptionSettings) -> GenerationSettings:
+        defaults = self._defaults
+        chosen = GenerationSettings(
+            max_new_tokens=defaults.max_tokens if settings.max_tokens is None else settings.max_tokens,
+            min_new_tokens=defaults.min_tokens if settings.min_tokens is None else settings.min_tokens,
+            beams=defaults.beams if settings.beams is None else settings.beams,
+            num_captions=settings.num_captions,
+            length_penalty=defaults.length_penalty,
+            no_repeat_ngram=defaults.no_repeat_ngram,
+            temperature=settings.temperature,
+            top_p=GenerationSettings.top_p if settings.top_p is None else settings.top_p,
+            seed=settings.seed,
+            banned=(self._prompts.tokenizer.separator_id,),
+        )
+        if chosen.max_new_tokens < 1 or chosen.beams < 1 or chosen.num_captions < 1:
+            raise InvalidRequestError("max_tokens, beams and num_captions must be at least 1")
+        if chosen.temperature is not None and not chosen.temperature > 0:
+            raise InvalidRequestError("temperature must be above 0; leave it out for beam search")
+        if not 0 < chosen.top_p <= 1:
+            raise InvalidRequestError("top_p must be above 0 and at most 1")
+        return chosen
+
+
+def _confidence(hypothesis: Hypothesis) -> float:
+    """The geometric mean of the tokens' probabilities: how sure the model was of its words, in (0, 1]."""
+    return math.exp(hypothesis.log_probability / max(1, hypothesis.length))

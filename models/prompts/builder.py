@@ -1,0 +1,51 @@
+"""Prompts: the template of a language around retrieved captions, as token ids.
+
+A prompt is put together from token ids, never by joining and re-reading text, so that a neighbour's
+punctuation cannot change where the prompt ends. Paper: PAELLA, section 3.3.
+"""
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+
+from models.language.tokenizer import EOS, Tokenizer
+
+MAX_NEIGHBOUR_TOKENS = 33  # as in PAELLA's training
+
+
+@dataclass(frozen=True)
+class Template:
+    opening: str  # before the neighbours
+    closing: str  # before the caption
+
+
+def load_templates() -> dict[str, Template]:
+    """The templates shipped with the package, by language code."""
+    text = resources.files(__package__).joinpath("templates.toml").read_text(encoding="utf-8")
+    return {language: Template(**parts) for language, parts in tomllib.loads(text).items()}
+
+
+class PromptBuilder:
+    """Builds prompts for a tokenizer; templates are tokenised once."""
+
+    def __init__(self, tokenizer: Tokenizer, templates: Mapping[str, Template]) -> None:
+        self.tokenizer = tokenizer
+        self.languages = tuple(sorted(templates))
+        self._parts = {
+            language: tuple(tokenizer.encode([template.opening, template.closing]))
+            for language, template in templates.items()
+        }
+
+    def build(self, language: str, neighbours: Sequence[str]) -> list[int]:
+        """The prompt's token ids for retrieved captions, best first; no neighbours is allowed."""
+        return self.build_from_ids(language, self.tokenizer.encode(neighbours))
+
+    def build_from_ids(self, language: str, neighbours: Sequence[Sequence[int]]) -> list[int]:
+        """As `build`, from captions already tokenised."""
+        opening, closing = self._parts[language]
+        ids = [EOS]
+        if neighbours:
+            for part in [opening, *(caption[:MAX_NEIGHBOUR_TOKENS] for caption in neighbours)]:
+                ids += [*part, self.tokenizer.separator_id]
+        return ids + closing

@@ -1,0 +1,221 @@
+"""An opened datastore version: which captions are near this image, in this language?
+
+It reads; making a version is datastore_build's work. It takes vectors, not images: an embedder makes those.
+An opened version never changes and may be used from any number of threads.
+"""
+
+from collections.abc import Sequence, Set
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from retrieval.captions import CaptionTable, CaptionText
+from retrieval.errors import DatastoreError
+from retrieval.index import VectorIndex
+from retrieval.manifest import (
+    CAPTIONS,
+    CURRENT,
+    INDEX,
+    MANIFEST,
+    Manifest,
+    live_version,
+    read_manifest,
+    verify_files,
+)
+from retrieval.near_duplicates import NearDuplicateFilter
+
+FALLBACK_LANGUAGE = "en"
+
+# How many entries are looked at for k neighbours: near duplicates and excluded entries drop out. If too many
+# do, the query is searched again with more, up to the last number.
+_OVERFETCH, _OVERFETCH_EXTRA, _MOST_FETCHED = 4, 8, 2048
+
+
+@dataclass(frozen=True)
+class Hit:
+    """An entry near a query."""
+
+    entry: int  # row of the index
+    id: str
+    score: float  # inner product with the query; cosine, as both are L2-normalised
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """A retrieved caption. `language` differs from the one asked for where the entry has no text in it."""
+
+    id: str
+    text: str
+    language: str
+    score: float
+
+
+class Datastore:
+    """The captions and the index of one version."""
+
+    def __init__(self, folder: Path, manifest: Manifest, captions: CaptionTable, index: VectorIndex) -> None:
+        self.folder = folder  # of the version
+        self.manifest = manifest
+        self._captions = captions
+        self._index = index
+
+    @classmethod
+    def open(
+        cls, folder: Path, *, embedder_id: str | None = None, dimension: int | None = None
+    ) -> "Datastore":
+        """Opens the live version of a datastore, or `folder` itself if it is a version's folder.
+
+        Sizes and SHA-256 of every file are verified before any is parsed. `embedder_id` and `dimension` are
+        those of the embedder that will make the queries. Raises DatastoreError: nothing there, damaged, or
+        built with another embedder.
+        """
+        is_version = (folder / MANIFEST).exists() and not (folder / CURRENT).exists()
+        version = folder if is_version else live_version(folder)
+        manifest = read_manifest(version)
+        if embedder_id is not None and manifest.embedder != embedder_id:
+            raise DatastoreError(
+                f"the datastore {folder} was built with the embedder {manifest.embedder}, this bundle has "
+                f"{embedder_id}: build it again with this bundle (`paellera datastore build`)"
+            )
+        if dimension is not None and manifest.dimension != dimension:
+            raise DatastoreError(
+                f"the datastore {folder} has vectors of {manifest.dimension} dimensions, this bundle's have "
+                f"{dimension}: build it again with this bundle (`paellera datastore build`)"
+            )
+        verify_files(version, manifest)
+        counts = manifest.counts
+        captions = CaptionTable.open(version / CAPTIONS, entries=counts.entries, texts=counts.texts)
+        index = VectorIndex.read(version / INDEX, dimension=manifest.dimension, entries=counts.entries)
+        return cls(version, manifest, captions, index)
+
+    def __len__(self) -> int:
+        """The number of entries."""
+        return self._index.entries
+
+    @property
+    def version(self) -> str:
+        return self.manifest.version
+
+    @property
+    def dimension(self) -> int:
+        return self._index.dimension
+
+    @property
+    def languages(self) -> dict[str, int]:
+        """Texts per language."""
+        return dict(self.manifest.counts.languages)
+
+    def texts(self, entry: int) -> list[CaptionText]:
+        """Every text of an entry. Raises IndexError."""
+        return self._captions.texts(entry)
+
+    def search(self, queries: npt.NDArray[np.float32], k: int) -> list[list[Hit]]:
+        """The k nearest entries of each query, best first, ties in the order of the datastore.
+
+        `queries` is (B, E) float32, L2-normalised. Fewer than k if the datastore is smaller. Raises
+        ValueError for queries of another shape or with values that are not finite.
+        """
+        scores, entries = self._search(queries, k)
+        return [
+            [
+                Hit(entry, self._captions.entry_id(entry), score)
+                for entry, score in zip(row.tolist(), row_scores.tolist(), strict=True)
+            ]
+            for row, row_scores in zip(entries, scores, strict=True)
+        ]
+
+    def neighbours(
+        self,
+        queries: npt.NDArray[np.float32],
+        languages: Sequence[Sequence[str]],
+        k: int,
+        *,
+        min_score: float = -1.0,
+        exclude: Sequence[Set[str]] | None = None,
+    ) -> list[list[list[Neighbour]]]:
+        """Up to k captions near each query, for each of the languages asked for with it.
+
+        queries: (B, E) float32, L2-normalised. languages: for each query a list of codes. min_score:
+        neighbours below it are dropped. exclude: for each query the ids of entries that must not be used (in
+        training, the photo's own captions).
+
+        Entries are retrieved once per query and serve every language, as in PAELLA (Ramos et al. 2024): those
+        with a text in that language come first; only where they are too few others fill up, with their
+        English text or else their first (the neighbour's `language` tells). Of texts that nearly equal each
+        other the nearest is kept. Result: [query][language] → neighbours, best first. Raises ValueError for
+        arguments of different lengths.
+        """
+        if any(isinstance(item, str) for item in languages):
+            raise ValueError("languages holds a list of codes for each query, not one list of codes")
+        excluded: Sequence[Set[str]] = [frozenset()] * len(queries) if exclude is None else exclude
+        if not len(queries) == len(languages) == len(excluded):
+            raise ValueError("queries, languages and exclude must have the same length")
+        if k <= 0:
+            return [[[] for _ in asked] for asked in languages]
+        fetch = _OVERFETCH * k + _OVERFETCH_EXTRA + max(map(len, excluded), default=0)
+        scores, entries = self._search(queries, fetch)
+        results = []
+        for query, asked in enumerate(languages):
+            row_scores, row_entries, fetched = scores[query], entries[query], fetch
+            while True:
+                candidates = self._candidates(row_scores, row_entries, min_score, excluded[query])
+                found = [_select(candidates, language, k) for language in asked]
+                exhausted = fetched >= min(len(self), _MOST_FETCHED) or row_scores[-1] < min_score
+                if exhausted or all(map(self._complete, found, asked, [k] * len(asked))):
+                    break
+                fetched = min(4 * fetched, _MOST_FETCHED)
+                single_scores, single_entries = self._search(queries[query : query + 1], fetched)
+                row_scores, row_entries = single_scores[0], single_entries[0]
+            results.append(found)
+        return results
+
+    def _complete(self, found: list[Neighbour], language: str, k: int) -> bool:
+        """Looking further would not change what was found."""
+        if len(found) < k:
+            return False
+        return language not in self.manifest.counts.languages or all(n.language == language for n in found)
+
+    def _search(
+        self, queries: npt.NDArray[np.float32], k: int
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+        if queries.ndim != 2 or queries.shape[1] != self.dimension:
+            raise ValueError(f"queries must be (B, {self.dimension}), not {queries.shape}")
+        if not np.isfinite(queries).all():
+            raise ValueError("queries must be finite")
+        return self._index.search(queries, k)
+
+    def _candidates(
+        self,
+        scores: npt.NDArray[np.float32],
+        entries: npt.NDArray[np.int64],
+        min_score: float,
+        excluded: Set[str],
+    ) -> list[tuple[str, float, list[CaptionText]]]:
+        """(id, score, texts) of the entries of one query that may be used, best first."""
+        return [
+            (entry_id, score, self._captions.texts(entry))
+            for entry, score in zip(entries.tolist(), scores.tolist(), strict=True)
+            if score >= min_score and (entry_id := self._captions.entry_id(entry)) not in excluded
+        ]
+
+
+def _select(candidates: list[tuple[str, float, list[CaptionText]]], language: str, k: int) -> list[Neighbour]:
+    """The first k candidates without near duplicates: those in the language first, then the others."""
+    distinct = NearDuplicateFilter()
+    neighbours: list[Neighbour] = []
+    fallbacks: list[tuple[str, float, CaptionText]] = []
+    for entry_id, score, texts in candidates:
+        if len(neighbours) == k:
+            return neighbours
+        by_language = {text.language: text for text in reversed(texts)}  # the first one of a language wins
+        chosen = by_language.get(language)
+        if chosen is None:
+            fallbacks.append((entry_id, score, by_language.get(FALLBACK_LANGUAGE) or texts[0]))
+        elif distinct.admit(chosen.text):
+            neighbours.append(Neighbour(entry_id, chosen.text, chosen.language, score))
+    for entry_id, score, text in fallbacks:
+        if len(neighbours) < k and distinct.admit(text.text):
+            neighbours.append(Neighbour(entry_id, text.text, text.language, score))
+    return neighbours

@@ -1,0 +1,40 @@
+"""Are two captions nearly the same? Decided on characters, so that it works in every script.
+
+Near duplicates are dropped among the neighbours of one query: a prompt with four times the same sentence
+tells the language model no more than one with it once.
+"""
+
+import unicodedata
+
+_SIMILARITY = 0.8  # Jaccard similarity of the character trigrams from which two texts count as one
+
+
+class NearDuplicateFilter:
+    """Remembers the texts it let through and says whether another is nearly one of them."""
+
+    def __init__(self, similarity: float = _SIMILARITY) -> None:
+        self._similarity = similarity
+        self._kept: list[frozenset[str]] = []
+
+    def admit(self, text: str) -> bool:
+        """True, and the text is remembered, unless it nearly equals an earlier one."""
+        trigrams = character_trigrams(text)
+        if any(jaccard(trigrams, kept) >= self._similarity for kept in self._kept):
+            return False
+        self._kept.append(trigrams)
+        return True
+
+
+def character_trigrams(text: str) -> frozenset[str]:
+    """Trigrams of the text without case, punctuation and compatibility forms, one space at each end."""
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    # Marks stay: in Hindi and Arabic they are vowels.
+    letters = "".join(c if unicodedata.category(c)[0] in "LMN" else " " for c in folded).split()
+    padded = f" {' '.join(letters) or text} "
+    return frozenset(padded[i : i + 3] for i in range(len(padded) - 2))
+
+
+def jaccard(a: frozenset[str], b: frozenset[str]) -> float:
+    """|a ∩ b| / |a ∪ b|; 0 if both are empty."""
+    union = len(a | b)
+    return len(a & b) / union if union else 0.0

@@ -1,0 +1,142 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hashing_embedder import HashingEmbedder
+from typer.testing import CliRunner
+
+from datastore_build import __main__ as module
+from datastore_build.cli import datastore_app
+
+
+@pytest.fixture(autouse=True)
+def _small_embedder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("datastore_build.cli.open_embedder", lambda bundle: HashingEmbedder())
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    path = tmp_path / "captions.jsonl"
+    rows = [f'{{"text": "a photo of number {number}"}}' for number in range(20)]
+    rows[3], rows[8], rows[15] = "nonsense", '{"text": ""}', '{"text": 5}'
+    path.write_text("\n".join(rows))
+    return path
+
+
+def _run(*arguments: str | Path) -> tuple[int, str, str]:
+    result = CliRunner().invoke(datastore_app, [str(argument) for argument in arguments])
+    return result.exit_code, result.stdout, result.stderr
+
+
+def test_build_names_the_rows_it_rejects(tmp_path: Path, source: Path) -> None:
+    code, output, messages = _run("build", source, "--output", tmp_path / "out")
+    assert code == 0
+    assert "17 of 20 rows published: 17 entries, 17 texts (en 17)" in output
+    assert f"{source}:4: not JSON" in messages
+    assert f"{source}:9: text is empty" in messages
+    assert f"{source}:16: text is not a string but a number" in messages
+    assert "rejects.jsonl" in messages
+
+
+def test_build_json_is_one_document(tmp_path: Path, source: Path) -> None:
+    code, output, _ = _run("build", source, "--output", tmp_path / "out", "--json", "--language", "pt-BR")
+    report = json.loads(output)
+    assert code == 0
+    assert (report["rows"], report["published"], report["rejected"]) == (20, 17, 3)
+    assert [row["line"] for row in report["rejects"]] == [4, 9, 16]
+    assert report["languages"] == {"pt": 17}
+    assert len(Path(report["rejects_file"]).read_text().splitlines()) == 3
+
+
+def test_strict_ends_with_1_and_keeps_the_live_version(tmp_path: Path, source: Path) -> None:
+    _run("build", source, "--output", tmp_path / "out")
+    live = (tmp_path / "out" / "CURRENT").read_text()
+    source.write_text('{"text": "new"}\nnonsense\n')
+    code, output, messages = _run("build", source, "--output", tmp_path / "out", "--strict", "--json")
+    assert (code, output) == (1, "")
+    assert f"{source}:2: not JSON" in messages
+    assert (
+        messages.splitlines()[-1] == "error: 1 of 2 rows cannot be used; with --strict nothing is published"
+    )
+    assert (tmp_path / "out" / "CURRENT").read_text() == live
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["build", "none.jsonl", "--output", "out"], 1, "error: cannot read none.jsonl"),
+        (["build", "none.txt", "--output", "out"], 1, "error: none.txt is not of a kind that can be read"),
+        (["build", "SOURCE", "--output", "SOURCE/out"], 1, "error: cannot write the datastore"),
+        (["info", "nowhere"], 1, "error: there is no datastore at nowhere"),
+        (["build", "SOURCE"], 2, "--output"),
+        (["build", "--output", "out"], 2, "SOURCE"),
+        (["build", "SOURCE", "--output", "out", "--index", "hnsw"], 2, "--index"),
+        (["build", "SOURCE", "--output", "out", "--language", "klingonese"], 2, "not a language tag"),
+        (["info"], 2, "DIR"),
+        (["nothing"], 2, "nothing"),
+    ],
+)
+def test_errors(source: Path, arguments: list[str], code: int, message: str) -> None:
+    given = [argument.replace("SOURCE", str(source)) for argument in arguments]
+    exit_code, output, messages = _run(*given)
+    assert (exit_code, output) == (code, "")
+    assert message in messages
+    assert "Traceback" not in messages
+    if code == 1:
+        assert len(messages.splitlines()) == 1
+
+
+def test_info(tmp_path: Path) -> None:
+    source = tmp_path / "scenes.jsonl"
+    source.write_text('{"texts": {"en": "a cat", "uk": "кіт"}}\n{"text": "a dog"}\n{}\n')
+    _run("build", source, "--output", tmp_path / "out")
+    code, output, _ = _run("info", tmp_path / "out")
+    assert code == 0
+    for part in ("hashing-256, 256 dimensions", "scenes.jsonl: 2 of 3 rows, 1 rejected", "uk   Ukrainian"):
+        assert part in output
+    code, output, _ = _run("info", tmp_path / "out", "--json")
+    document = json.loads(output)
+    assert document["counts"] == {
+        "entries": 2,
+        "texts": 3,
+        "repeated_texts": 0,
+        "languages": {"en": 2, "uk": 1},
+    }
+    assert document["versions"] == [document["version"]]
+    assert document["bytes"] == sum(file["bytes"] for file in document["files"].values())
+
+
+def test_info_finds_a_truncated_file(tmp_path: Path, source: Path) -> None:
+    _run("build", source, "--output", tmp_path / "out")
+    (index,) = tmp_path.glob("out/versions/*/index.faiss")
+    index.write_bytes(b"")
+    code, output, messages = _run("info", tmp_path / "out")
+    assert (code, output) == (1, "")
+    assert "index.faiss is damaged" in messages
+
+
+@pytest.mark.parametrize("prefix", [[], ["build"]])
+def test_the_module_runs_build(
+    tmp_path: Path, source: Path, prefix: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = [*prefix, str(source), "--output", str(tmp_path / "out")]
+    monkeypatch.setattr(sys, "argv", ["datastore_build", *arguments])
+    with pytest.raises(SystemExit) as end:
+        module.main()
+    assert end.value.code == 0
+    assert (tmp_path / "out" / "CURRENT").exists()
+
+
+def test_help_does_not_wait_for_torch() -> None:
+    program = "import sys, datastore_build.cli; print('torch' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert result.stdout == "False\n"
+
+
+def test_help_shows_examples() -> None:
+    for command in ("build", "info"):
+        code, output, _ = _run(command, "--help")
+        assert code == 0
+        assert f"paellera datastore {command} " in output

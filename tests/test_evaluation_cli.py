@@ -1,0 +1,135 @@
+"""`paellera evaluate …` on a small data set, with a bundle that needs no weights."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+import evaluation.cli
+from evaluation.cli import evaluate_app, select_languages
+from evaluation.references import References
+from models.captioner import Caption, CaptionResult, CaptionSettings, ImageCaptions
+from retrieval.errors import InvalidRequestError, PaelleraError, UnknownLanguageError
+
+TEXTS = {"de": ["Ein Hund rennt im Gras.", "Zwei Kinder schwimmen."], "en": ["A dog runs.", "Two kids swim."]}
+
+
+def number(image: Image.Image) -> int:
+    return int(np.asarray(image)[0, 0, 0])
+
+
+class TinyCaptioner:
+    languages = ("de", "en", "fr")
+    bundle_name, revision = "tiny", "r1"
+
+    def __init__(self, datastore: Path | None) -> None:
+        self.datastore = SimpleNamespace(version=datastore.name) if datastore else None
+
+    def caption(self, images: Sequence[Image.Image], settings: CaptionSettings) -> CaptionResult:
+        return CaptionResult(
+            tuple(
+                ImageCaptions(
+                    tuple(
+                        Caption(language, TEXTS[language][number(image)], 1.0)
+                        for language in settings.languages
+                    )
+                )
+                for image in images
+            )
+        )
+
+    def embed_images(self, images: Sequence[Image.Image]) -> npt.NDArray[np.float32]:
+        return np.eye(2, dtype=np.float32)[[number(image) for image in images]]
+
+
+class TinyBundle:
+    def load_captioner(self, datastore: Path | None = None) -> TinyCaptioner:
+        return TinyCaptioner(datastore)
+
+    def load_embedder(self) -> SimpleNamespace:
+        every = [text for texts in TEXTS.values() for text in texts]
+        return SimpleNamespace(
+            id="tiny-2",
+            embed_texts=lambda texts: np.eye(2, dtype=np.float32)[[every.index(text) % 2 for text in texts]],
+        )
+
+
+@pytest.fixture
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(evaluation.cli, "_open_bundle", lambda path: TinyBundle())
+    with (tmp_path / "images.jsonl").open("w") as index, (tmp_path / "captions.jsonl").open("w") as captions:
+        for n in range(2):
+            Image.new("RGB", (2, 2), (n, 0, 0)).save(tmp_path / f"{n}.png")
+            index.write(json.dumps({"image_id": str(n), "file": f"{n}.png", "split": "dev"}) + "\n")
+            for language, texts in TEXTS.items():
+                row = {"image_id": str(n), "lang": language, "caption": texts[n], "kind": "human"}
+                captions.write(json.dumps(row) + "\n")
+    return tmp_path
+
+
+def run(command: str, data: Path, *options: str | Path) -> Result:
+    arguments = [command, "--images", data, "--index", data / "images.jsonl"]
+    arguments += ["--captions", data / "captions.jsonl", *options]
+    return CliRunner().invoke(evaluate_app, [str(argument) for argument in arguments])
+
+
+def refused(result: Result) -> str:
+    assert isinstance(result.exception, PaelleraError)
+    return str(result.exception)
+
+
+def test_captions_prints_a_table_and_writes_all_it_is_asked_for(data: Path) -> None:
+    files = [data / "report.md", data / "report.json", data / "outputs.jsonl"]
+    result = run(
+        "captions", data, "--datastore", data / "v7", "--beams", "2",
+        "--output", files[0], "--output", files[1], "--outputs", files[2],
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    for part in ("CIDEr-D", "datastore v7", "split dev: 2 photos; beams 2", "tok:words", "mean"):
+        assert part in result.stdout
+    assert "captioning with retrieval" not in result.stdout  # progress is on standard error
+    report = json.loads(files[1].read_text())
+    assert [language["language"] for language in report["languages"]] == ["de", "en"]
+    assert report["languages"][0]["retrieval"]["with"]["loops"] == 0
+    assert "| de | human | 2 | 1.00 |" in files[0].read_text()
+    assert len(files[2].read_text().splitlines()) == 2 * 2 * 2
+
+
+def test_captions_without_retrieval_needs_no_datastore(data: Path) -> None:
+    assert "--retrieval without" in refused(run("captions", data))
+    result = run("captions", data, "--retrieval", "without", "--language", "German", "--limit", "1")
+    assert result.exit_code == 0, result.output
+    assert "no datastore" in result.stdout
+    assert "1 photos" in result.stdout
+
+
+def test_retrieval(data: Path) -> None:
+    result = run("retrieval", data, "-l", "en", "--output", data / "report.json")
+    assert result.exit_code == 0, result.output
+    assert "tiny-2" in result.stdout
+    (language,) = json.loads((data / "report.json").read_text())["languages"]
+    assert (language["language"], language["recall"]) == ("en", {"1": 1.0, "5": 1.0, "10": 1.0})
+
+
+def test_mistakes_are_one_clear_error(data: Path) -> None:
+    assert "ends in .md or .json" in refused(run("captions", data, "--output", "report.pdf"))
+    assert "no photo in split 'test'" in refused(run("captions", data, "--split", "test"))
+    assert "no reference caption in fr" in refused(run("retrieval", data, "-l", "fr"))
+    assert run("captions", data, "--retrieval", "sometimes").exit_code == 2
+    assert run("captions", data, "--kinds", " , ").exit_code == 2
+
+
+def test_languages_are_those_of_bundle_and_captions() -> None:
+    references = {code: References(code, ("human",), {"1": ["x"]}) for code in ("en", "pt", "xx")}
+    assert list(select_languages(references, None, ["pt", "en", "de"])) == ["en", "pt"]
+    assert list(select_languages(references, ["pt-BR", "en", "pt"], ["pt", "en", "de"])) == ["pt", "en"]
+    with pytest.raises(UnknownLanguageError):
+        select_languages(references, ["ja"], ["pt", "en", "de"])
+    with pytest.raises(InvalidRequestError, match="the bundle writes de"):
+        select_languages(references, None, ["de"])

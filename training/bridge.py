@@ -1,0 +1,229 @@
+"""Recipe: the bridge from photo to language model. Language model, vision encoder and embedder stay frozen.
+
+An example is what the service will see: a photo, a language, and a prompt with captions of *other* photos
+that the embedder retrieves for it. Some prompts hold fewer, farther, unrelated or foreign captions or none, so
+that the bridge neither ignores the neighbours nor trusts them blindly.
+"""
+
+import random
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+from torch import Tensor
+
+from models.fusion.cross_attention import CrossAttentionBridge, CrossAttentionConfig
+from models.language.tokenizer import Tokenizer
+from models.language.xglm import XGLM
+from models.prompts.builder import PromptBuilder, load_templates
+from training.config import read_config
+from training.corpus import CaptionCorpus, CaptionRow, read_splits
+from training.embedder import EmbedderRun, load_space
+from training.features import FeatureCache
+from training.language import VOCABULARY, LanguageRun, LanguageShape, load_language_model
+from training.loop import PooledStream, RunConfig, train
+from training.loss import linear_cross_entropy
+from training.near import nearest
+from training.prompt_examples import TokenisedCorpus
+from training.sequences import IGNORE, Batch, Example, collate, pack_by_length
+from training.text_vectors import read_text_vectors
+
+
+class BridgeData(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    captions: Path
+    index: Path
+    features: Path  # made by `python -m training.features`, plain and mirrored
+    text_vectors: Path  # made by `python -m training.text_vectors`
+    language_weights: dict[str, float]  # share of each language among the examples
+    max_captions: PositiveInt = 5  # learnt after one prompt
+
+
+class BridgeShape(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    reduction: PositiveInt = 2
+    d_memory: PositiveInt = 1280
+
+
+class BridgeRun(RunConfig):
+    """`training/configs/bridge.toml`."""
+
+    data: BridgeData
+    language: Path  # recipe of the language model that is bridged
+    embedder: Path  # recipe of the space that retrieves
+    shape: BridgeShape = BridgeShape()
+    batch_tokens: PositiveInt = 8192
+    visual_tokens: PositiveInt = 64  # kept of each photo's grid in a step, a random subset
+    dropout: float = Field(default=0.1, ge=0, lt=1)  # of the language model's block outputs
+
+
+class RetrievedExamples:
+    """Draws photos with prompts as retrieval would fill them.
+
+    Args:
+        retrieved: photo → other photos whose captions the embedder finds for it, best first.
+    """
+
+    def __init__(
+        self,
+        learnt: TokenisedCorpus,
+        neighbours: TokenisedCorpus,
+        prompts: PromptBuilder,
+        retrieved: Mapping[str, Sequence[str]],
+        language_weights: Mapping[str, float],
+        max_captions: int,
+    ) -> None:
+        self._learnt = learnt
+        self._neighbours = neighbours
+        self._prompts = prompts
+        self._retrieved = retrieved
+        self._languages = list(language_weights)
+        self._weights = list(language_weights.values())
+        self._max_captions = max_captions
+
+    def draw(self, rng: random.Random) -> Example:
+        """One example; depends on `rng` alone."""
+        language = rng.choices(self._languages, self._weights)[0]
+        photo = rng.choice(self._learnt.photos[language])
+        own = self._learnt.ids[language][photo]
+        learnt = rng.sample(own, min(self._max_captions, len(own)))
+        prompt = self._prompts.build_from_ids(language, self._draw_neighbours(language, photo, rng))
+        return Example(photo, prompt, learnt)
+
+    def _draw_neighbours(self, language: str, photo: str, rng: random.Random) -> list[list[int]]:
+        count = rng.choices([0, 1, 2, 3, 4], [0.08, 0.05, 0.05, 0.07, 0.75])[0]
+        kind = rng.random()
+        if kind < 0.07:
+            language = rng.choice(self._languages)  # a datastore that lacks the asked language
+        photos = self._neighbours.ids[language]
+        if kind > 0.92:
+            sources = [rng.choice(self._neighbours.photos[language]) for _ in range(count)]
+        else:
+            ranked = [other for other in self._retrieved[photo] if other in photos]
+            # The best few as they come, or a sample from farther down: datastores differ in what they hold.
+            depth = rng.choices([count, 6, 12, len(ranked)], [0.4, 0.25, 0.2, 0.15])[0]
+            window = ranked[: max(depth, count)]
+            sources = [window[i] for i in sorted(rng.sample(range(len(window)), min(count, len(window))))]
+            if len(sources) > 1 and rng.random() < 0.3:  # two captions of one scene
+                sources[1] = sources[0]
+        return [rng.choice(photos[source]) for source in sources]
+
+
+class BridgeStream(PooledStream):
+    """Batches of similar length out of pools of drawn examples."""
+
+    _POOL = 1024
+
+    def __init__(self, examples: RetrievedExamples, seed: int, batch_tokens: int) -> None:
+        super().__init__()
+        self._examples = examples
+        self._seed = seed
+        self._batch_tokens = batch_tokens
+
+    def pool(self, number: int) -> list[Batch]:
+        rng = random.Random(f"{self._seed}-{number}")
+        drawn = [self._examples.draw(rng) for _ in range(self._POOL)]
+        batches = [collate(rows) for rows in pack_by_length(drawn, self._batch_tokens)]
+        rng.shuffle(batches)
+        return batches
+
+
+class BridgeRecipe:
+    """Loss on the captions alone; photos mirrored half of the time."""
+
+    def __init__(
+        self,
+        bridge: CrossAttentionBridge,
+        language_model: XGLM,
+        features: FeatureCache,
+        stream: BridgeStream,
+        visual_tokens: int,
+    ) -> None:
+        self.trained = bridge
+        self.stream = stream
+        self._model = language_model
+        self._features = features
+        self._visual_tokens = visual_tokens
+
+    def loss(self, batch: Batch) -> Tensor:
+        mirror = bool(torch.rand(()) < 0.5)
+        tokens = self._features.tokens(batch.image_ids, mirror=mirror)
+        kept = torch.rand(tokens.shape[:2]).argsort(dim=1)[:, : self._visual_tokens]
+        memory = tokens.gather(1, kept[..., None].expand(-1, -1, tokens.shape[2]))
+        state = self.trained.prepare(memory)
+        hidden = self._model(
+            batch.input_ids, batch.positions, batch.mask, bridge=self.trained, bridge_state=state
+        )
+        learnt = batch.labels != IGNORE
+        labels = batch.labels[learnt]
+        return linear_cross_entropy(hidden[learnt], self._model.embed_tokens.weight, labels) / len(labels)
+
+
+def retrieved_photos(
+    rows: Sequence[CaptionRow], vectors: Tensor, splits: Mapping[str, str], config: BridgeRun, depth: int = 24
+) -> dict[str, list[str]]:
+    """For every training photo the other training photos whose captions the embedder finds, best first."""
+    space = load_space(read_config(config.embedder, EmbedderRun))
+    photos = sorted({row.image_id for row in rows if splits[row.image_id] == "train"})
+    number = {photo: i for i, photo in enumerate(photos)}
+    kept = [i for i, row in enumerate(rows) if row.image_id in number]
+    owner = torch.tensor([number[rows[i].image_id] for i in kept])
+    features = FeatureCache(config.data.features)
+    with torch.inference_mode():
+        texts = space.embed_text(vectors[torch.tensor(kept)].float())
+        entries = torch.zeros(len(photos), texts.shape[1]).index_add_(0, owner, texts)
+        images = space.embed_image(features.pooled(photos), features.class_logits(photos))
+        found = nearest(images, depth, among=F.normalize(entries, dim=1)).tolist()
+    return {photo: [photos[i] for i in row] for photo, row in zip(photos, found, strict=True)}
+
+
+def _human_first(rows: Sequence[CaptionRow]) -> CaptionCorpus:
+    """Captions to be learnt: those that people wrote, machine translations where a photo has no others."""
+    human = {(row.image_id, row.language) for row in rows if row.kind.startswith("human")}
+    return CaptionCorpus(
+        row for row in rows if row.kind.startswith("human") or (row.image_id, row.language) not in human
+    )
+
+
+def train_bridge(config: BridgeRun, *, resume: bool) -> None:
+    """Train the bridge into `config.output`."""
+    splits = read_splits(config.data.index)
+    rows, vectors = read_text_vectors(config.data.captions, config.data.text_vectors)
+    retrieved = retrieved_photos(rows, vectors, splits, config)
+    rows = [row for row in rows if splits[row.image_id] == "train"]
+    language = read_config(config.language, LanguageRun)
+    prompts = PromptBuilder(Tokenizer(language.output / VOCABULARY), load_templates())
+    examples = RetrievedExamples(
+        TokenisedCorpus(_human_first(rows), prompts),
+        TokenisedCorpus(CaptionCorpus(rows), prompts),
+        prompts,
+        retrieved,
+        config.data.language_weights,
+        config.data.max_captions,
+    )
+    model = load_language_model(language, config.dropout).train()
+    torch.manual_seed(config.seed)
+    bridge = CrossAttentionBridge(bridge_config(config, language.shape))
+    recipe = BridgeRecipe(
+        bridge,
+        model,
+        FeatureCache(config.data.features),
+        BridgeStream(examples, config.seed, config.batch_tokens),
+        config.visual_tokens,
+    )
+    train(recipe, config, resume=resume)
+
+
+def bridge_config(config: BridgeRun, language: LanguageShape) -> CrossAttentionConfig:
+    """The bridge's shape, for the language model it is trained into."""
+    return CrossAttentionConfig(
+        num_layers=language.num_layers,
+        d_model=language.d_model,
+        d_memory=config.shape.d_memory,
+        num_heads=language.num_heads,
+        reduction=config.shape.reduction,
+    )

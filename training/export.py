@@ -1,0 +1,154 @@
+"""Trained runs → a bundle folder.
+
+    python -m training.export --config training/configs/bridge.toml --output bundles/compact
+
+The bridge's recipe names the other two. Then build the bundle's datastore: `make datastore`.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from models.manifest import (
+    MANIFEST,
+    BridgePart,
+    BundleManifest,
+    EmbedderPart,
+    GenerationDefaults,
+    LanguagePart,
+    VisionPart,
+    record_file,
+    revision_of,
+)
+from models.prompts.builder import load_templates
+from models.quantisation import quantise
+from retrieval.errors import PaelleraError
+from training.bridge import BridgeRun, bridge_config
+from training.config import read_config
+from training.embedder import EmbedderRun, load_space
+from training.language import VOCABULARY, LanguageRun
+from training.loop import load_trained
+
+LANGUAGE, BRIDGE, EMBEDDER = "language.safetensors", "bridge.safetensors", "embedder.safetensors"
+
+LICENCE = (
+    "Apache-2.0 for code and configuration. The weights were trained on Flickr8k and Flickr30k captions and "
+    "Flickr8k photos, which are for non-commercial research and education; see README.md in this folder."
+)
+PROVENANCE = (
+    "Language model: Flickr8k (training split) and Flickr30k captions in ten languages, text only. Embedder "
+    "and bridge: Flickr8k training photos with their captions; the embedder also ImageNet's class names with the "
+    "classifier of EfficientNet-Lite2. Starter datastore: scenes written for this project."
+)
+
+
+def _save(weights: Mapping[str, Tensor], path: Path) -> None:
+    temporary = path.with_suffix(".tmp")
+    save_file({name: tensor.detach().contiguous() for name, tensor in weights.items()}, temporary)
+    with temporary.open("rb") as written:
+        os.fsync(written.fileno())
+    temporary.replace(path)
+
+
+def _bfloat16(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.to(torch.bfloat16) for name, tensor in weights.items()}
+
+
+def export(config: BridgeRun, output: Path, generation: GenerationDefaults) -> BundleManifest:
+    """Write weights, vocabulary and manifest into `output`; its model card and datastore are left alone.
+
+    Raises:
+        InvalidRequestError: a run has no checkpoint yet.
+    """
+    language = read_config(config.language, LanguageRun)
+    embedder = read_config(config.embedder, EmbedderRun)
+    output.mkdir(parents=True, exist_ok=True)
+    _save(quantise(load_trained(language.output)), output / LANGUAGE)
+    _save(_bfloat16(load_trained(config.output)), output / BRIDGE)
+    _save(_bfloat16(load_space(embedder).state_dict()), output / EMBEDDER)
+    vocabulary = output / f"{VOCABULARY}.tmp"
+    shutil.copyfile(language.output / VOCABULARY, vocabulary)
+    vocabulary.replace(output / VOCABULARY)
+    files = {name: record_file(output / name) for name in (LANGUAGE, VOCABULARY, BRIDGE, EMBEDDER)}
+    bridge = bridge_config(config, language.shape)
+    manifest = BundleManifest(
+        format_version=1,
+        name=output.name,
+        revision=revision_of(files),
+        languages=tuple(sorted(load_templates())),
+        vision=VisionPart(kind="efficientnet-lite2"),
+        embedder=EmbedderPart(
+            kind="e5-shared-space",
+            id=f"e5-shared-space-{files[EMBEDDER].sha256[:12]}",
+            file=EMBEDDER,
+            d_hidden=embedder.shape.d_hidden,
+            dimension=embedder.shape.dimension,
+        ),
+        language=LanguagePart(
+            kind="xglm",
+            file=LANGUAGE,
+            vocabulary=VOCABULARY,
+            **language.shape.model_dump(exclude={"dropout"}),
+        ),
+        bridge=BridgePart(
+            kind="cross_attention",
+            file=BRIDGE,
+            d_memory=bridge.d_memory,
+            reduction=bridge.reduction,
+            query_scaling=bridge.query_scaling,
+        ),
+        generation=generation,
+        licence=LICENCE,
+        provenance=PROVENANCE,
+        files=files,
+    )
+    temporary = output / f"{MANIFEST}.tmp"
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(json.dumps(manifest.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(output / MANIFEST)
+    return manifest
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="training.export", description=__doc__.partition("\n")[0])
+    parser.add_argument("--config", type=Path, required=True, help="the bridge's recipe")
+    parser.add_argument(
+        "--output", type=Path, required=True, help="the bundle's folder; its name names the bundle"
+    )
+    parser.add_argument("--beams", type=int, default=3)
+    parser.add_argument("--length-penalty", type=float, default=0.0)
+    parser.add_argument("--max-tokens", type=int, default=40)
+    parser.add_argument("--neighbours", type=int, default=4)
+    parser.add_argument(
+        "--min-score", type=float, default=0.0, help="cosine under which a neighbour is not used"
+    )
+    options = parser.parse_args(arguments)
+    generation = GenerationDefaults(
+        max_tokens=options.max_tokens,
+        min_tokens=3,
+        beams=options.beams,
+        length_penalty=options.length_penalty,
+        no_repeat_ngram=3,
+        neighbours=options.neighbours,
+        min_score=options.min_score,
+    )
+    manifest = export(read_config(options.config, BridgeRun), options.output, generation)
+    size = sum(record.bytes for record in manifest.files.values()) / 1e6
+    sys.stderr.write(f"{manifest.name} {manifest.revision}: {size:.1f} MB in {options.output}\n")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except PaelleraError as error:
+        sys.exit(f"error: {error}")

@@ -1,0 +1,133 @@
+"""Recipe: the compact multilingual language model, from text alone."""
+
+import random
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+
+import torch
+from pydantic import BaseModel, ConfigDict, PositiveInt
+from torch import Tensor
+
+from models.language.tokenizer import Tokenizer
+from models.language.xglm import XGLM, XGLMConfig
+from models.prompts.builder import PromptBuilder, load_templates
+from models.weights import load_weights
+from training.corpus import CaptionCorpus, read_captions, read_splits
+from training.loop import PooledStream, RunConfig, load_trained, train
+from training.loss import linear_cross_entropy
+from training.near import read_near
+from training.prompt_examples import PromptExamples, TokenisedCorpus
+from training.sequences import IGNORE, Batch, collate, pack_by_length
+from training.vocabulary import language_weights, train_vocabulary
+
+VOCABULARY = "vocabulary.model"
+
+
+class LanguageData(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    captions: Path  # captions of the training photos, all splits
+    index: Path  # their images.jsonl: which photos are for training
+    text: Path | None = None  # further captions, text only
+    near: Path | None = None  # made by `python -m training.near`
+    exponent: float = 0.5  # of a language's size, for its share of the examples
+    floor: float = 0.05  # least share of a language
+    max_captions: PositiveInt = 3  # learnt after one prompt
+
+
+class LanguageShape(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    vocab_size: PositiveInt = 12_000
+    d_model: PositiveInt = 320
+    num_layers: PositiveInt = 6
+    num_heads: PositiveInt = 5
+    ffn_dim: PositiveInt = 1280
+    max_positions: PositiveInt = 512
+    dropout: float = 0.0
+
+    def xglm(self) -> XGLMConfig:
+        return XGLMConfig(**self.model_dump())
+
+
+class LanguageRun(RunConfig):
+    """`training/configs/language.toml`."""
+
+    data: LanguageData
+    shape: LanguageShape = LanguageShape()
+    batch_tokens: PositiveInt = 8192  # padded tokens of a step
+
+
+def read_training_text(data: LanguageData) -> CaptionCorpus:
+    """All captions a language model may be trained on: never those of development photos."""
+    splits = read_splits(data.index)
+    rows = (row for row in read_captions(data.captions) if splits[row.image_id] == "train")
+    return CaptionCorpus(chain(rows, read_captions(data.text)) if data.text else rows)
+
+
+class ExampleStream(PooledStream):
+    """Batches of similar length out of pools of drawn examples."""
+
+    _POOL = 2048
+
+    def __init__(self, examples: PromptExamples, seed: int, batch_tokens: int) -> None:
+        super().__init__()
+        self._examples = examples
+        self._seed = seed
+        self._batch_tokens = batch_tokens
+
+    def pool(self, number: int) -> list[Batch]:
+        rng = random.Random(f"{self._seed}-{number}")
+        drawn = [self._examples.draw(rng) for _ in range(self._POOL)]
+        batches = [collate(rows) for rows in pack_by_length(drawn, self._batch_tokens)]
+        rng.shuffle(batches)
+        return batches
+
+
+class LanguageRecipe:
+    """Next-token prediction over prompts and the captions after them."""
+
+    def __init__(self, model: XGLM, stream: ExampleStream) -> None:
+        self.trained = model
+        self.stream = stream
+
+    def loss(self, batch: Batch) -> Tensor:
+        hidden = self.trained(batch.input_ids, batch.positions, batch.mask)
+        learnt = batch.labels != IGNORE
+        labels = batch.labels[learnt]
+        return linear_cross_entropy(hidden[learnt], self.trained.embed_tokens.weight, labels) / len(labels)
+
+
+def load_language_model(run: LanguageRun, dropout: float = 0.0) -> XGLM:
+    """The trained language model of a run, frozen."""
+    model = XGLM(run.shape.model_copy(update={"dropout": dropout}).xglm())
+    load_weights(model, load_trained(run.output), "language model")
+    return model.requires_grad_(False)
+
+
+def train_language(config: LanguageRun, *, resume: bool) -> None:
+    """Train vocabulary and model into `config.output`."""
+    config.output.mkdir(parents=True, exist_ok=True)
+    corpus = read_training_text(config.data)
+    templates = load_templates()
+    vocabulary = config.output / VOCABULARY
+    if not vocabulary.exists():
+        prompts = [part for template in templates.values() for part in (template.opening, template.closing)]
+        train_vocabulary(corpus, prompts, vocabulary, size=config.shape.vocab_size, seed=config.seed)
+    prompts_builder = PromptBuilder(Tokenizer(vocabulary), templates)
+    near: Mapping[str, Sequence[str]] = read_near(config.data.near) if config.data.near else {}
+    examples = PromptExamples(
+        TokenisedCorpus(corpus, prompts_builder),
+        prompts_builder,
+        near,
+        language_weights(corpus, config.data.exponent, config.data.floor),
+        config.data.max_captions,
+    )
+    torch.manual_seed(config.seed)
+    model = XGLM(config.shape.xglm())
+    train(
+        LanguageRecipe(model, ExampleStream(examples, config.seed, config.batch_tokens)),
+        config,
+        resume=resume,
+    )
