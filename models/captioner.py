@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -94,7 +95,7 @@ class Captioner:
         datastore: Datastore,
         prompts: PromptBuilder,
         language_model: XGLM,
-        bridge: Bridge,
+        bridge: Bridge[Any],
         defaults: GenerationDefaults,
     ) -> None:
         self.bundle_name = bundle_name

@@ -8,6 +8,7 @@ share the keys and values of prompt and image. Rows of different prompt length g
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -55,7 +56,7 @@ class Hypothesis:
         return len(self.ids) + self.finished
 
     def score(self, length_penalty: float) -> float:
-        return self.log_probability / max(1, self.length) ** length_penalty
+        return float(self.log_probability / max(1, self.length) ** length_penalty)
 
 
 @dataclass
@@ -113,7 +114,7 @@ def generate(
     prompts: Sequence[Sequence[int]],
     settings: GenerationSettings,
     *,
-    bridge: Bridge | None = None,
+    bridge: Bridge[Any] | None = None,
     bridge_state: BridgeState | None = None,
 ) -> list[list[Hypothesis]]:
     """Continue each prompt.
@@ -158,7 +159,7 @@ def _prefill(
     model: XGLM,
     prompts: Sequence[Sequence[int]],
     settings: GenerationSettings,
-    bridge: Bridge | None,
+    bridge: Bridge[Any] | None,
     bridge_state: BridgeState | None,
 ) -> tuple[KeyValueCache, Tensor, _Beams]:
     """Run the prompts; return the cache, logits (B, 1, V) of the first new token, and empty beams."""
@@ -188,7 +189,7 @@ def _step(
     cache: KeyValueCache,
     prompt_width: int,
     beams: _Beams,
-    bridge: Bridge | None,
+    bridge: Bridge[Any] | None,
     bridge_state: BridgeState | None,
 ) -> Tensor:
     """Feed the newest token of every sequence; return logits (B, W, V)."""

@@ -4,6 +4,7 @@ It reads; making a version is datastore_build's work. It takes vectors, not imag
 An opened version never changes and may be used from any number of threads.
 """
 
+import itertools
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,10 @@ from retrieval.near_duplicates import NearDuplicateFilter
 
 FALLBACK_LANGUAGE = "en"
 
+# An entry without a text in the asked language counts as this much farther away (cosine): in a datastore of
+# mixed languages one's own come first, but not what has nothing to do with the photo.
+FOREIGN_PENALTY = 0.15
+
 # How many entries are looked at for k neighbours: near duplicates and excluded entries drop out. If too many
 # do, the query is searched again with more, up to the last number.
 _OVERFETCH, _OVERFETCH_EXTRA, _MOST_FETCHED = 4, 8, 2048
@@ -50,6 +55,14 @@ class Neighbour:
     text: str
     language: str
     score: float
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """A neighbour and the score it is ranked by."""
+
+    key: float
+    neighbour: Neighbour
 
 
 class Datastore:
@@ -141,11 +154,11 @@ class Datastore:
         neighbours below it are dropped. exclude: for each query the ids of entries that must not be used (in
         training, the photo's own captions).
 
-        Entries are retrieved once per query and serve every language, as in PAELLA (Ramos et al. 2024): those
-        with a text in that language come first; only where they are too few others fill up, with their
-        English text or else their first (the neighbour's `language` tells). Of texts that nearly equal each
-        other the nearest is kept. Result: [query][language] → neighbours, best first. Raises ValueError for
-        arguments of different lengths.
+        Entries are retrieved once per query and serve every language, as in PAELLA (Ramos et al. 2024): the
+        text in that language is taken. An entry that has none is used, with its English text or else its
+        first, where it is nearer by FOREIGN_PENALTY (the neighbour's `language` tells). Of texts that nearly
+        equal each other the nearest is kept. Result: [query][language] → neighbours, best first. Raises
+        ValueError for arguments of different lengths.
         """
         if any(isinstance(item, str) for item in languages):
             raise ValueError("languages holds a list of codes for each query, not one list of codes")
@@ -161,21 +174,19 @@ class Datastore:
             row_scores, row_entries, fetched = scores[query], entries[query], fetch
             while True:
                 candidates = self._candidates(row_scores, row_entries, min_score, excluded[query])
-                found = [_select(candidates, language, k) for language in asked]
+                found = [self._select(candidates, language, k) for language in asked]
                 exhausted = fetched >= min(len(self), _MOST_FETCHED) or row_scores[-1] < min_score
-                if exhausted or all(map(self._complete, found, asked, [k] * len(asked))):
+                if exhausted or all(self._complete(item, k, float(row_scores[-1])) for item in found):
                     break
                 fetched = min(4 * fetched, _MOST_FETCHED)
                 single_scores, single_entries = self._search(queries[query : query + 1], fetched)
                 row_scores, row_entries = single_scores[0], single_entries[0]
-            results.append(found)
+            results.append([[choice.neighbour for choice in choices] for choices in found])
         return results
 
-    def _complete(self, found: list[Neighbour], language: str, k: int) -> bool:
-        """Looking further would not change what was found."""
-        if len(found) < k:
-            return False
-        return language not in self.manifest.counts.languages or all(n.language == language for n in found)
+    def _complete(self, found: Sequence[_Choice], k: int, farthest: float) -> bool:
+        """No entry beyond the farthest one fetched could still be among the k."""
+        return len(found) == k and found[-1].key >= farthest
 
     def _search(
         self, queries: npt.NDArray[np.float32], k: int
@@ -200,22 +211,20 @@ class Datastore:
             if score >= min_score and (entry_id := self._captions.entry_id(entry)) not in excluded
         ]
 
-
-def _select(candidates: list[tuple[str, float, list[CaptionText]]], language: str, k: int) -> list[Neighbour]:
-    """The first k candidates without near duplicates: those in the language first, then the others."""
-    distinct = NearDuplicateFilter()
-    neighbours: list[Neighbour] = []
-    fallbacks: list[tuple[str, float, CaptionText]] = []
-    for entry_id, score, texts in candidates:
-        if len(neighbours) == k:
-            return neighbours
-        by_language = {text.language: text for text in reversed(texts)}  # the first one of a language wins
-        chosen = by_language.get(language)
-        if chosen is None:
-            fallbacks.append((entry_id, score, by_language.get(FALLBACK_LANGUAGE) or texts[0]))
-        elif distinct.admit(chosen.text):
-            neighbours.append(Neighbour(entry_id, chosen.text, chosen.language, score))
-    for entry_id, score, text in fallbacks:
-        if len(neighbours) < k and distinct.admit(text.text):
-            neighbours.append(Neighbour(entry_id, text.text, text.language, score))
-    return neighbours
+    def _select(
+        self, candidates: list[tuple[str, float, list[CaptionText]]], language: str, k: int
+    ) -> list[_Choice]:
+        """The best k candidates, each in the language or its fallback, without near duplicates."""
+        # Where no entry has the language, all would pay the penalty alike.
+        penalty = FOREIGN_PENALTY if language in self.manifest.counts.languages else 0.0
+        choices = []
+        for entry_id, score, texts in candidates:
+            by_language = {text.language: text for text in reversed(texts)}  # the first of a language wins
+            own = by_language.get(language)
+            text = own or by_language.get(FALLBACK_LANGUAGE) or texts[0]
+            key = score if own else score - penalty
+            choices.append(_Choice(key, Neighbour(entry_id, text.text, text.language, score)))
+        choices.sort(key=lambda choice: choice.key, reverse=True)
+        distinct = NearDuplicateFilter()
+        admitted = (choice for choice in choices if distinct.admit(choice.neighbour.text))
+        return list(itertools.islice(admitted, k))

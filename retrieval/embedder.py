@@ -25,50 +25,56 @@ class EmbedderConfig:
     d_image: int = 1280  # pooled vector of the vision encoder
     num_classes: int = 1000  # of the vision encoder's classifier
     d_text: int = 384  # sentence vector of the text encoder
-    d_hidden: int = 1024
+    d_hidden: int = 768  # of the image side's perceptron
     dimension: int = 384  # of the shared space
-
-
-class Projection(nn.Module):
-    """A linear map and a two-layer perceptron side by side, summed."""
-
-    def __init__(self, d_input: int, d_hidden: int, d_output: int, dropout: float) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(d_input)
-        self.dropout = nn.Dropout(dropout)
-        self.linear = nn.Linear(d_input, d_output)
-        self.up = nn.Linear(d_input, d_hidden)
-        self.down = nn.Linear(d_hidden, d_output, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.dropout(self.norm(x))
-        projected: Tensor = self.linear(x) + self.down(self.dropout(F.gelu(self.up(x))))
-        return projected
 
 
 class SharedSpace(nn.Module):
     """The trained part: image and text vectors into one space.
 
-    The image side also mixes one vector for each class by the classifier's probabilities (as ConSE does,
-    Norouzi et al., ICLR 2014). These vectors begin as the class names' own, so that things which no training
-    photo shows, but ImageNet does, are found by name.
+    The text side is one linear map of centred sentence vectors: multilingual-e5 has brought the languages
+    together already, and a deeper map forgets that faster than it learns. The image side is a linear map and a
+    perceptron, and one vector for each ImageNet class mixed by the classifier's probabilities (as ConSE does,
+    Norouzi et al., ICLR 2014). The class vectors begin as the class names' own, so that things which no
+    training photo shows, but ImageNet does, are found by name.
     """
+
+    image_mean: Tensor
+    image_scale: Tensor
+    text_mean: Tensor
 
     def __init__(self, config: EmbedderConfig, dropout: float = 0.0) -> None:
         super().__init__()
         self.config = config
-        self.image = Projection(config.d_image, config.d_hidden, config.dimension, dropout)
+        self.register_buffer("image_mean", torch.zeros(config.d_image))
+        self.register_buffer("image_scale", torch.ones(()))
+        self.register_buffer("text_mean", torch.zeros(config.d_text))
+        self.image_linear = nn.Linear(config.d_image, config.dimension)
+        self.image_up = nn.Linear(config.d_image, config.d_hidden)
+        self.image_down = nn.Linear(config.d_hidden, config.dimension, bias=False)
         self.classes = nn.Parameter(torch.zeros(config.num_classes, config.dimension))
-        self.text = Projection(config.d_text, config.d_hidden, config.dimension, dropout)
+        self.text_linear = nn.Linear(config.d_text, config.dimension)
+        self.dropout = nn.Dropout(dropout)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Small weights; the text side begins as the identity, so that e5's own neighbourhoods are kept."""
+        nn.init.normal_(self.image_linear.weight, std=0.02)
+        nn.init.zeros_(self.image_linear.bias)
+        nn.init.normal_(self.image_down.weight, std=0.01)
+        nn.init.eye_(self.text_linear.weight)
+        nn.init.zeros_(self.text_linear.bias)
 
     def embed_image(self, pooled: Tensor, class_logits: Tensor) -> Tensor:
         """L2-normalised (B, E) of pooled vectors (B, d_image) and class scores (B, num_classes)."""
-        mixed = self.image(pooled) + class_logits.softmax(dim=-1) @ self.classes
-        return F.normalize(mixed, dim=-1)
+        x = self.dropout((pooled - self.image_mean) / self.image_scale)
+        seen = self.image_linear(x) + self.image_down(self.dropout(F.gelu(self.image_up(x))))
+        return F.normalize(seen + class_logits.softmax(dim=-1) @ self.classes, dim=-1)
 
     def embed_text(self, sentences: Tensor) -> Tensor:
-        """L2-normalised (N, E) of sentence vectors (N, d_text)."""
-        return F.normalize(self.text(sentences), dim=-1)
+        """L2-normalised (..., E) of sentence vectors (..., d_text)."""
+        # e5's vectors crowd around one direction; without it they have about a quarter of their length.
+        return F.normalize(self.text_linear((sentences - self.text_mean) * 4), dim=-1)
 
 
 class Embedder:

@@ -15,8 +15,8 @@ from models.captioner import (
     CaptionResult,
     CaptionSettings,
     ImageCaptions,
-    Neighbour,
 )
+from retrieval.datastore import Neighbour
 
 WORDS = {"ar": "صورة", "de": "Bild", "en": "picture", "es": "imagen", "pt": "foto", "zh": "图片"}
 
@@ -38,7 +38,7 @@ class EchoCaptioner:
 
     def caption(self, images: Sequence[Image.Image], settings: CaptionSettings) -> CaptionResult:
         if self.gate is not None:
-            assert self.gate.wait(timeout=10)
+            assert self.gate.wait(timeout=120)
         if self.fail is not None:
             raise self.fail
         self.calls.append((len(images), settings))

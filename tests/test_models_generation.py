@@ -40,7 +40,12 @@ def state(bridge: CrossAttentionBridge) -> CrossAttentionState:
 
 
 def naive_log_probabilities(
-    model: XGLM, bridge: CrossAttentionBridge, state: CrossAttentionState, ids: list[int], prompt: int, least: int
+    model: XGLM,
+    bridge: CrossAttentionBridge,
+    state: CrossAttentionState,
+    ids: list[int],
+    prompt: int,
+    least: int,
 ) -> torch.Tensor:
     hidden = model(torch.tensor([ids]), bridge=bridge, bridge_state=state)
     scores = model.logits(hidden)[0, -1].log_softmax(-1)
@@ -51,7 +56,11 @@ def naive_log_probabilities(
 
 
 def naive_beam_search(
-    model: XGLM, bridge: CrossAttentionBridge, state: CrossAttentionState, prompt: list[int], s: GenerationSettings
+    model: XGLM,
+    bridge: CrossAttentionBridge,
+    state: CrossAttentionState,
+    prompt: list[int],
+    s: GenerationSettings,
 ) -> list[Hypothesis]:
     running: list[tuple[float, list[int]]] = [(0.0, [])]
     finished: list[Hypothesis] = []
@@ -76,7 +85,12 @@ def naive_beam_search(
 @pytest.mark.parametrize("beams", [1, 3])
 @pytest.mark.parametrize(("captions", "penalty"), [(1, 0.0), (3, 0.0), (1, 0.8)])
 def test_batched_search_equals_naive_search(
-    model: XGLM, bridge: CrossAttentionBridge, state: CrossAttentionState, beams: int, captions: int, penalty: float
+    model: XGLM,
+    bridge: CrossAttentionBridge,
+    state: CrossAttentionState,
+    beams: int,
+    captions: int,
+    penalty: float,
 ) -> None:
     settings = dataclasses.replace(SETTINGS, beams=beams, num_captions=captions, length_penalty=penalty)
     actual = generate(model, PROMPTS, settings, bridge=bridge, bridge_state=state)

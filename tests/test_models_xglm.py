@@ -87,7 +87,9 @@ def test_cached_equals_transformers_cached(reference: XGLMForCausalLM, ours: XGL
     cache = ours.new_cache(batch=1, capacity=9)
     ours(ids[:, :8], mask=causal(1, 8), cache=cache)
     cache.advance(8)
-    actual = ours.logits(ours(ids[:, 8:], torch.tensor([[8]]), torch.ones(1, 1, 1, 9, dtype=torch.bool), cache=cache))
+    actual = ours.logits(
+        ours(ids[:, 8:], torch.tensor([[8]]), torch.ones(1, 1, 1, 9, dtype=torch.bool), cache=cache)
+    )
     torch.testing.assert_close(actual, expected, atol=1e-4, rtol=0)
 
 

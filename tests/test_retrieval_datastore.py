@@ -64,6 +64,24 @@ def test_one_retrieval_serves_every_language_with_fallback(open_datastore: Open)
     assert store.languages == {"de": 2, "en": 2, "es": 1, "fr": 1, "uk": 1}
 
 
+def test_in_mixed_languages_ones_own_come_first_if_they_are_near(open_datastore: Open) -> None:
+    words = [f"word{number}" for number in range(30)]
+    rows: list[dict[str, Any]] = [
+        {"id": f"en-{number}", "text": f"a red bus stands near the {word}"}
+        for number, word in enumerate(words)
+    ]
+    rows += [{"id": "near", "text": "a red bus stands ein Mast", "language": "de"}]
+    rows += [{"id": "far", "text": "etwas ganz anderes", "language": "de"}]
+    store = open_datastore(*rows)
+    query = EMBEDDER.embed_texts(["a red bus stands near"])
+    ((german, english),) = store.neighbours(query, [["de", "en"]], 3)
+    assert german[0].id == "near"
+    assert [item.language for item in german] == ["de", "en", "en"]  # "far" is not worth it
+    assert [item.language for item in english] == ["en", "en", "en"]
+    scores = store.search(query, 1)[0]
+    assert scores[0].id != "near"  # by distance alone it would not have been first
+
+
 def test_each_query_has_its_own_languages_and_exclusions(open_datastore: Open) -> None:
     store = open_datastore(
         {"id": "1", "texts": {"en": "a red bus", "es": "un autobús rojo"}},

@@ -1,8 +1,8 @@
 """Recipe: the bridge from photo to language model. Language model, vision encoder and embedder stay frozen.
 
 An example is what the service will see: a photo, a language, and a prompt with captions of *other* photos
-that the embedder retrieves for it. Some prompts hold fewer, farther, unrelated or foreign captions or none, so
-that the bridge neither ignores the neighbours nor trusts them blindly.
+that the embedder retrieves for it. Some prompts hold fewer, farther, unrelated or foreign captions or none,
+so that the bridge neither ignores the neighbours nor trusts them blindly.
 """
 
 import random

@@ -1,4 +1,4 @@
-"""`paellera train`: the recipes as commands. A recipe is a TOML file, its run a folder that can be resumed."""
+"""`paellera train`: the recipes as commands. A recipe is a TOML file, a run a folder."""
 
 from pathlib import Path
 from typing import Annotated

@@ -5,7 +5,7 @@ vision encoder's classifier holds a vector for each, which stands in for a photo
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,7 +37,7 @@ class EmbedderData(BaseModel):
 class EmbedderShape(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    d_hidden: PositiveInt = 1024
+    d_hidden: PositiveInt = 768
     dimension: PositiveInt = 384
 
 
@@ -46,10 +46,10 @@ class EmbedderRun(RunConfig):
 
     data: EmbedderData
     shape: EmbedderShape = EmbedderShape()
-    photos: PositiveInt = 1024  # of a step
-    classes: int = Field(default=128, ge=0)  # ImageNet classes of a step, beside the photos
-    max_captions: PositiveInt = 4  # of a photo whose mean is its text
-    dropout: float = 0.1
+    photos: PositiveInt = 1536  # of a step
+    classes: int = Field(default=256, ge=0)  # ImageNet classes of a step, beside the photos
+    max_captions: PositiveInt = 3  # of a photo whose mean is its text
+    dropout: float = Field(default=0.3, ge=0, lt=1)  # of the image side
     temperature: float = 0.05  # at the start; it is learnt
 
 
@@ -81,6 +81,10 @@ class PhotoPairs:
         self.class_logits = torch.stack(
             [features.class_logits(self.photos), features.class_logits(self.photos, mirror=True)]
         )
+
+    def rows(self) -> Tensor:
+        """Which sentence vectors are of training photos."""
+        return torch.tensor([row for photo in self.captions for language in photo for row in language])
 
 
 class ClassPairs:
@@ -120,7 +124,7 @@ class PairStream:
     def place(self) -> dict[str, int]:
         return {"step": self._step}
 
-    def seek(self, place: dict[str, int]) -> None:
+    def seek(self, place: Mapping[str, int]) -> None:
         self._step = place["step"]
 
     def __next__(self) -> PairBatch:
@@ -150,7 +154,9 @@ class PairStream:
     def _captions(self, photo: int, rng: random.Random) -> Tensor:
         languages = self._photos.captions[photo]
         count = rng.choice([1, 1, self._config.max_captions])
-        rows = [rng.choice(rng.choice(languages)) for _ in range(count)]
+        # A language weighs by the square root of its captions: the large ones are said in more ways.
+        weights = [len(rows) ** 0.5 for rows in languages]
+        rows = [rng.choice(rng.choices(languages, weights)[0]) for _ in range(count)]
         return self._photos.vectors[torch.tensor(rows)].float()
 
 
@@ -187,7 +193,7 @@ def class_sentences(encoder: E5Encoder) -> list[Tensor]:
     names = imagenet_class_names()
     texts = [frame.format(name) for synonyms in names for name in synonyms[:3] for frame in frames]
     vectors = encoder.encode(texts, prefix=TEXT_PREFIX)
-    return list(vectors.split([len(synonyms[:3]) * len(frames) for synonyms in names]))
+    return list(torch.split(vectors, [len(synonyms[:3]) * len(frames) for synonyms in names]))
 
 
 def load_space(run: EmbedderRun) -> SharedSpace:
@@ -208,7 +214,11 @@ def train_embedder(config: EmbedderRun, *, resume: bool) -> None:
     classes = ClassPairs(photos.pooled[0], weight, bias, sentences)
     torch.manual_seed(config.seed)
     model = ContrastiveModel(config)
-    with torch.no_grad():  # each class begins as its own name in the shared space
-        names = torch.stack([F.normalize(vectors.mean(dim=0), dim=0) for vectors in sentences])
-        model.space.classes.copy_(model.space.eval().embed_text(names))
+    space = model.space
+    with torch.no_grad():
+        space.image_mean.copy_(photos.pooled[0].mean(dim=0))
+        space.image_scale.copy_(photos.pooled[0].std())
+        space.text_mean.copy_(photos.vectors[photos.rows()].float().mean(dim=0))
+        # Each class begins as its own name in the shared space.
+        space.classes.copy_(space.embed_text(torch.stack([vectors.mean(dim=0) for vectors in sentences])))
     train(EmbedderRecipe(model, PairStream(photos, classes, config)), config, resume=resume)

@@ -45,8 +45,8 @@ LICENCE = (
 )
 PROVENANCE = (
     "Language model: Flickr8k (training split) and Flickr30k captions in ten languages, text only. Embedder "
-    "and bridge: Flickr8k training photos with their captions; the embedder also ImageNet's class names with the "
-    "classifier of EfficientNet-Lite2. Starter datastore: scenes written for this project."
+    "and bridge: Flickr8k training photos with their captions; the embedder also ImageNet's class names with "
+    "the classifier of EfficientNet-Lite2. Starter datastore: scenes written for this project."
 )
 
 

@@ -34,6 +34,7 @@ class LanguageData(BaseModel):
     exponent: float = 0.5  # of a language's size, for its share of the examples
     floor: float = 0.05  # least share of a language
     max_captions: PositiveInt = 3  # learnt after one prompt
+    vocabulary_sentences: PositiveInt = 300_000  # drawn for the vocabulary
 
 
 class LanguageShape(BaseModel):
@@ -114,7 +115,15 @@ def train_language(config: LanguageRun, *, resume: bool) -> None:
     vocabulary = config.output / VOCABULARY
     if not vocabulary.exists():
         prompts = [part for template in templates.values() for part in (template.opening, template.closing)]
-        train_vocabulary(corpus, prompts, vocabulary, size=config.shape.vocab_size, seed=config.seed)
+        train_vocabulary(
+            corpus,
+            prompts,
+            vocabulary,
+            size=config.shape.vocab_size,
+            seed=config.seed,
+            exponent=config.data.exponent,
+            sentences=config.data.vocabulary_sentences,
+        )
     prompts_builder = PromptBuilder(Tokenizer(vocabulary), templates)
     near: Mapping[str, Sequence[str]] = read_near(config.data.near) if config.data.near else {}
     examples = PromptExamples(

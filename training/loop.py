@@ -63,8 +63,15 @@ class Stream(Protocol):
 class Recipe(Protocol):
     """What a recipe gives the loop."""
 
-    trained: nn.Module  # its parameters that require a gradient are trained and saved
-    stream: Stream
+    @property
+    def trained(self) -> nn.Module:
+        """All of it is saved; its parameters that require a gradient are trained."""
+        ...
+
+    @property
+    def stream(self) -> Stream:
+        """Where the batches come from."""
+        ...
 
     def loss(self, batch: Any) -> Tensor:
         """The mean loss of one batch."""
@@ -214,11 +221,7 @@ def train(recipe: Recipe, config: RunConfig, *, resume: bool) -> None:
 def _save(
     path: Path, recipe: Recipe, optimizers: list[Optimizer], step: int, history: list[dict[str, float]]
 ) -> None:
-    tensors = {
-        f"model.{name}": parameter.detach().contiguous()
-        for name, parameter in recipe.trained.named_parameters()
-        if parameter.requires_grad
-    }
+    tensors = {f"model.{name}": tensor.contiguous() for name, tensor in recipe.trained.state_dict().items()}
     for number, optimizer in enumerate(optimizers):
         for index, state in optimizer.state_dict()["state"].items():
             for name, value in state.items():
@@ -235,10 +238,9 @@ def _load(path: Path, recipe: Recipe, optimizers: list[Optimizer]) -> tuple[int,
     with safe_open(path, framework="pt") as file:
         meta = json.loads(file.metadata()["run"])
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-    with torch.no_grad():
-        for name, parameter in recipe.trained.named_parameters():
-            if parameter.requires_grad:
-                parameter.copy_(tensors[f"model.{name}"])
+    recipe.trained.load_state_dict(
+        {name.removeprefix("model."): tensor for name, tensor in tensors.items() if name.startswith("model.")}
+    )
     for number, optimizer in enumerate(optimizers):
         state: dict[int, dict[str, Tensor]] = {}
         for key, tensor in tensors.items():

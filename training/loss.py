@@ -61,5 +61,5 @@ def linear_cross_entropy(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tens
     Returns:
         A scalar in fp32. Its gradient is exact; under autocast the products are in autocast's dtype.
     """
-    loss: Tensor = _LinearCrossEntropy.apply(hidden, weight, labels)
+    loss: Tensor = _LinearCrossEntropy.apply(hidden, weight, labels)  # type: ignore[no-untyped-call]
     return loss

@@ -44,8 +44,8 @@ def train_vocabulary(
     *,
     size: int,
     seed: int,
-    exponent: float = 0.5,
-    sentences: int = 300_000,
+    exponent: float,
+    sentences: int,
 ) -> None:
     """Write a unigram SentencePiece model with byte fallback to `output`, trained on captions and prompts."""
     rng = random.Random(seed)

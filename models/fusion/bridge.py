@@ -4,7 +4,7 @@
 `layer` in each of its layers, between self-attention and the feed-forward block; it knows no more than that.
 """
 
-from typing import Protocol
+from typing import Protocol, Self, TypeVar
 
 from torch import Tensor
 
@@ -12,15 +12,18 @@ from torch import Tensor
 class BridgeState(Protocol):
     """What a bridge keeps of a batch of images between decoding steps."""
 
-    def select(self, rows: Tensor) -> "BridgeState":
+    def select(self, rows: Tensor) -> Self:
         """Take images by index (N,) int64: the state of a batch in which row i shows image `rows[i]`."""
         ...
 
 
-class Bridge(Protocol):
+StateT = TypeVar("StateT", bound=BridgeState)
+
+
+class Bridge(Protocol[StateT]):
     """A trained path from image to language model."""
 
-    def prepare(self, memory: Tensor, mask: Tensor | None = None) -> BridgeState:
+    def prepare(self, memory: Tensor, mask: Tensor | None = None) -> StateT:
         """Compute all that depends on the image alone.
 
         Args:
@@ -29,6 +32,6 @@ class Bridge(Protocol):
         """
         ...
 
-    def layer(self, index: int, hidden_states: Tensor, state: BridgeState) -> Tensor:
+    def layer(self, index: int, hidden_states: Tensor, state: StateT) -> Tensor:
         """Return the hidden states (B, T, D) of decoder layer `index` with the image mixed in."""
         ...

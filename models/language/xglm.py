@@ -8,6 +8,7 @@ transformers' `XGLMForCausalLM` by name. It does not know how prompts are built 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -74,7 +75,7 @@ class DecoderLayer(nn.Module):
         index: int,
         x: Tensor,
         mask: Tensor | None,
-        bridge: Bridge | None,
+        bridge: Bridge[Any] | None,
         bridge_state: BridgeState | None,
         cache: KeyValueCache | None,
     ) -> Tensor:
@@ -87,7 +88,8 @@ class DecoderLayer(nn.Module):
         if bridge is not None and bridge_state is not None:
             x = bridge.layer(index, x, bridge_state)
         hidden = F.gelu(self.fc1(self.final_layer_norm(x)))
-        return x + self.dropout(self.fc2(hidden))
+        fed_forward: Tensor = x + self.dropout(self.fc2(hidden))
+        return fed_forward
 
 
 class XGLM(nn.Module):
@@ -125,7 +127,7 @@ class XGLM(nn.Module):
         positions: Tensor | None = None,
         mask: Tensor | None = None,
         *,
-        bridge: Bridge | None = None,
+        bridge: Bridge[Any] | None = None,
         bridge_state: BridgeState | None = None,
         cache: KeyValueCache | None = None,
     ) -> Tensor:

@@ -1,0 +1,79 @@
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from models.bundle import Bundle, default_bundle
+from models.manifest import MANIFEST
+from retrieval.errors import BundleError, DatastoreError
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    folder = tmp_path / "compact"
+    shutil.copytree(default_bundle(), folder)
+    return folder
+
+
+def edit_manifest(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    document = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    change(document)
+    (folder / MANIFEST).write_text(json.dumps(document), encoding="utf-8")
+
+
+def test_the_shipped_bundle_is_whole_and_small(bundle: Path) -> None:
+    assert Bundle.open(bundle).manifest.name == "compact"
+    assert sum(file.stat().st_size for file in bundle.rglob("*")) < 40e6
+
+
+def test_a_changed_byte_is_found_before_anything_is_parsed(bundle: Path) -> None:
+    for name in Bundle.open(bundle).manifest.files:
+        original = (bundle / name).read_bytes()
+        (bundle / name).write_bytes(original[:-1] + bytes([original[-1] ^ 1]))
+        with pytest.raises(BundleError, match=name):
+            Bundle.open(bundle)
+        (bundle / name).write_bytes(original)
+    Bundle.open(bundle)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda folder: (folder / "bridge.safetensors").unlink(), "lacks bridge"),
+        (lambda folder: (folder / MANIFEST).unlink(), "no bundle at"),
+        (lambda folder: (folder / MANIFEST).write_text("{"), "not JSON"),
+        (lambda folder: (folder / MANIFEST).write_text("[]"), "not a manifest"),
+        (lambda folder: edit_manifest(folder, lambda d: d.update(format_version=2)), "format_version"),
+        (lambda folder: edit_manifest(folder, lambda d: d["language"].update(file="../x")), "language.file"),
+        (lambda folder: edit_manifest(folder, lambda d: d.update(extra=1)), "extra"),
+    ],
+)
+def test_damage_is_named(bundle: Path, damage: Callable[[Path], None], message: str) -> None:
+    damage(bundle)
+    with pytest.raises(BundleError, match=message):
+        Bundle.open(bundle)
+
+
+def test_parts_that_do_not_fit_together_are_named(bundle: Path) -> None:
+    edit_manifest(bundle, lambda d: d["bridge"].update(reduction=4))
+    with pytest.raises(BundleError, match="do not fit the bridge"):
+        Bundle.open(bundle).load_captioner()
+    edit_manifest(bundle, lambda d: d["bridge"].update(reduction=7))
+    with pytest.raises(BundleError, match="reduction 7"):
+        Bundle.open(bundle).load_captioner()
+    edit_manifest(bundle, lambda d: d.update(languages=["en", "xx"]))
+    with pytest.raises(BundleError, match="template for xx"):
+        Bundle.open(bundle).load_captioner()
+
+
+def test_a_missing_datastore_is_named(bundle: Path, tmp_path: Path) -> None:
+    with pytest.raises(DatastoreError, match="nowhere"):
+        Bundle.open(bundle).load_captioner(tmp_path / "nowhere")
+
+
+def test_the_environment_names_the_default(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PAELLERA_BUNDLE", str(tmp_path))
+    assert default_bundle() == tmp_path
