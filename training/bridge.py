@@ -3,10 +3,14 @@
 An example is what the service will see: a photo, a language, and a prompt with captions of *other* photos
 that the embedder retrieves for it. Some prompts hold fewer, farther, unrelated or foreign captions or none,
 so that the bridge neither ignores the neighbours nor trusts them blindly.
+
+The photos show little of the world. So some examples borrow one: captions of a photo that we have only as
+text, neighbours that fit them well, and the training photo whose own captions come nearest. They teach the
+bridge to take from the neighbours what it has never seen.
 """
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 
 import torch
@@ -19,14 +23,14 @@ from models.language.tokenizer import Tokenizer
 from models.language.xglm import XGLM
 from models.prompts.builder import PromptBuilder, load_templates
 from training.config import read_config
-from training.corpus import CaptionCorpus, CaptionRow, read_splits
+from training.corpus import CaptionCorpus, CaptionRow, read_captions, read_splits
 from training.embedder import EmbedderRun, load_space
 from training.features import FeatureCache
 from training.language import VOCABULARY, LanguageRun, LanguageShape, load_language_model
 from training.loop import PooledStream, RunConfig, train
 from training.loss import linear_cross_entropy
-from training.near import nearest
-from training.prompt_examples import TokenisedCorpus
+from training.near import nearest, read_near
+from training.prompt_examples import PromptExamples, TokenisedCorpus
 from training.sequences import IGNORE, Batch, Example, collate, pack_by_length
 from training.text_vectors import read_text_vectors
 
@@ -38,6 +42,8 @@ class BridgeData(BaseModel):
     index: Path
     features: Path  # made by `python -m training.features`, plain and mirrored
     text_vectors: Path  # made by `python -m training.text_vectors`
+    text: Path | None = None  # captions of other photos, for examples with a borrowed one
+    near: Path | None = None  # made by `python -m training.near` over `captions` and `text`
     language_weights: dict[str, float]  # share of each language among the examples
     max_captions: PositiveInt = 5  # learnt after one prompt
 
@@ -57,6 +63,12 @@ class BridgeRun(RunConfig):
     embedder: Path  # recipe of the space that retrieves
     shape: BridgeShape = BridgeShape()
     batch_tokens: PositiveInt = 8192
+    # At first most prompts hold no neighbours: the photo is then the only source, and is learnt sooner.
+    bare_pools: int = Field(default=0, ge=0)  # pools of 1,024 examples for which that lasts
+    bare_share: float = Field(default=0.7, ge=0, le=1)
+    borrowed_share: float = Field(
+        default=0.2, ge=0, le=1
+    )  # after that, of the examples with a borrowed photo
     visual_tokens: PositiveInt = 64  # kept of each photo's grid in a step, a random subset
     dropout: float = Field(default=0.1, ge=0, lt=1)  # of the language model's block outputs
 
@@ -85,13 +97,14 @@ class RetrievedExamples:
         self._weights = list(language_weights.values())
         self._max_captions = max_captions
 
-    def draw(self, rng: random.Random) -> Example:
-        """One example; depends on `rng` alone."""
+    def draw(self, rng: random.Random, bare_share: float = 0.0) -> Example:
+        """One example; depends on the arguments alone. `bare_share` of them have no neighbours on purpose."""
         language = rng.choices(self._languages, self._weights)[0]
         photo = rng.choice(self._learnt.photos[language])
         own = self._learnt.ids[language][photo]
         learnt = rng.sample(own, min(self._max_captions, len(own)))
-        prompt = self._prompts.build_from_ids(language, self._draw_neighbours(language, photo, rng))
+        neighbours = [] if rng.random() < bare_share else self._draw_neighbours(language, photo, rng)
+        prompt = self._prompts.build_from_ids(language, neighbours)
         return Example(photo, prompt, learnt)
 
     def _draw_neighbours(self, language: str, photo: str, rng: random.Random) -> list[list[int]]:
@@ -113,21 +126,48 @@ class RetrievedExamples:
         return [rng.choice(photos[source]) for source in sources]
 
 
+class BorrowedExamples:
+    """Draws captions known only as text, with neighbours that fit and the training photo nearest to them."""
+
+    def __init__(self, texts: PromptExamples, near: Mapping[str, Sequence[str]], photos: Set[str]) -> None:
+        self._texts = texts
+        self._nearest = {
+            text: next((other for other in others if other in photos), None) for text, others in near.items()
+        }
+
+    def draw(self, rng: random.Random) -> Example:
+        """One example; depends on `rng` alone."""
+        while True:
+            example = self._texts.draw(rng)
+            photo = self._nearest.get(example.image_id)
+            if photo is not None:
+                return Example(photo, example.prompt, example.captions)
+
+
 class BridgeStream(PooledStream):
     """Batches of similar length out of pools of drawn examples."""
 
     _POOL = 1024
 
-    def __init__(self, examples: RetrievedExamples, seed: int, batch_tokens: int) -> None:
+    def __init__(
+        self, examples: RetrievedExamples, borrowed: BorrowedExamples | None, config: BridgeRun
+    ) -> None:
         super().__init__()
         self._examples = examples
-        self._seed = seed
-        self._batch_tokens = batch_tokens
+        self._borrowed = borrowed
+        self._config = config
 
     def pool(self, number: int) -> list[Batch]:
-        rng = random.Random(f"{self._seed}-{number}")
-        drawn = [self._examples.draw(rng) for _ in range(self._POOL)]
-        batches = [collate(rows) for rows in pack_by_length(drawn, self._batch_tokens)]
+        config = self._config
+        rng = random.Random(f"{config.seed}-{number}")
+        bare = number < config.bare_pools
+        drawn = [
+            self._borrowed.draw(rng)
+            if self._borrowed and not bare and rng.random() < config.borrowed_share
+            else self._examples.draw(rng, config.bare_share if bare else 0.0)
+            for _ in range(self._POOL)
+        ]
+        batches = [collate(rows) for rows in pack_by_length(drawn, config.batch_tokens)]
         rng.shuffle(batches)
         return batches
 
@@ -189,6 +229,17 @@ def _human_first(rows: Sequence[CaptionRow]) -> CaptionCorpus:
     )
 
 
+def _borrowed_examples(
+    config: BridgeRun, prompts: PromptBuilder, photos: Set[str]
+) -> BorrowedExamples | None:
+    if config.data.text is None or config.data.near is None:
+        return None
+    near = read_near(config.data.near)
+    corpus = TokenisedCorpus(CaptionCorpus(read_captions(config.data.text)), prompts)
+    texts = PromptExamples(corpus, prompts, near, config.data.language_weights, config.data.max_captions)
+    return BorrowedExamples(texts, near, photos)
+
+
 def train_bridge(config: BridgeRun, *, resume: bool) -> None:
     """Train the bridge into `config.output`."""
     splits = read_splits(config.data.index)
@@ -205,6 +256,7 @@ def train_bridge(config: BridgeRun, *, resume: bool) -> None:
         config.data.language_weights,
         config.data.max_captions,
     )
+    borrowed = _borrowed_examples(config, prompts, {row.image_id for row in rows})
     model = load_language_model(language, config.dropout).train()
     torch.manual_seed(config.seed)
     bridge = CrossAttentionBridge(bridge_config(config, language.shape))
@@ -212,7 +264,7 @@ def train_bridge(config: BridgeRun, *, resume: bool) -> None:
         bridge,
         model,
         FeatureCache(config.data.features),
-        BridgeStream(examples, config.seed, config.batch_tokens),
+        BridgeStream(examples, borrowed, config),
         config.visual_tokens,
     )
     train(recipe, config, resume=resume)

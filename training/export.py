@@ -53,6 +53,7 @@ PROVENANCE = (
 def _save(weights: Mapping[str, Tensor], path: Path) -> None:
     temporary = path.with_suffix(".tmp")
     save_file({name: tensor.detach().contiguous() for name, tensor in weights.items()}, temporary)
+    temporary.chmod(0o644)  # safetensors makes files that only their owner can read
     with temporary.open("rb") as written:
         os.fsync(written.fileno())
     temporary.replace(path)

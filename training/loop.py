@@ -96,7 +96,7 @@ class PooledStream:
     def __next__(self) -> Any:
         if self._batches is None:
             self._batches = self.pool(self._pool)
-        if self._index == len(self._batches):
+        if self._index >= len(self._batches):
             self._pool, self._index = self._pool + 1, 0
             self._batches = self.pool(self._pool)
         self._index += 1

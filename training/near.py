@@ -25,8 +25,8 @@ from training.corpus import read_captions
 def nearest(vectors: Tensor, k: int, *, among: Tensor | None = None, chunk: int = 2048) -> Tensor:
     """Indices (N, k) int64 of the nearest rows to L2-normalised vectors (N, E), nearest first.
 
-    Row i is never its own neighbour, so k is at most N - 1. `among` (N, E) holds the rows searched, by default
-    `vectors` themselves.
+    Row i is never its own neighbour, so k is at most N - 1. `among` (N, E) holds the rows searched, by
+    default `vectors` themselves.
     """
     among = vectors if among is None else among
     k = min(k, len(among) - 1)

