@@ -65,10 +65,10 @@ def test_one_retrieval_serves_every_language_with_fallback(open_datastore: Open)
 
 
 def test_in_mixed_languages_ones_own_come_first_if_they_are_near(open_datastore: Open) -> None:
-    words = [f"word{number}" for number in range(30)]
+    endings = ["old stone bridges", "quiet village churches", "busy market squares", "green football fields"]
     rows: list[dict[str, Any]] = [
-        {"id": f"en-{number}", "text": f"a red bus stands near the {word}"}
-        for number, word in enumerate(words)
+        {"id": f"en-{number}", "text": f"a red bus stands near {ending}"}
+        for number, ending in enumerate(endings)
     ]
     rows += [{"id": "near", "text": "a red bus stands ein Mast", "language": "de"}]
     rows += [{"id": "far", "text": "etwas ganz anderes", "language": "de"}]
