@@ -6,7 +6,7 @@ from itertools import chain
 from pathlib import Path
 
 import torch
-from pydantic import BaseModel, ConfigDict, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 from torch import Tensor
 
 from models.language.tokenizer import Tokenizer
@@ -34,6 +34,7 @@ class LanguageData(BaseModel):
     exponent: float = 0.5  # of a language's size, for its share of the examples
     floor: float = 0.05  # least share of a language
     max_captions: PositiveInt = 3  # learnt after one prompt
+    substituted_share: float = Field(default=0.0, ge=0, le=1)  # of examples whose shared words are replaced
     vocabulary_sentences: PositiveInt = 300_000  # drawn for the vocabulary
 
 
@@ -132,6 +133,7 @@ def train_language(config: LanguageRun, *, resume: bool) -> None:
         near,
         language_weights(corpus, config.data.exponent, config.data.floor),
         config.data.max_captions,
+        config.data.substituted_share,
     )
     torch.manual_seed(config.seed)
     model = XGLM(config.shape.xglm())

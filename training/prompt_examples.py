@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from models.prompts.builder import PromptBuilder
 from training.corpus import CaptionCorpus
 from training.sequences import Example
+from training.substitution import WordSubstitution
 
 MAX_CAPTION_TOKENS = 40
 
@@ -38,6 +39,7 @@ class PromptExamples:
     Args:
         near: photo → photos whose captions are near in meaning, nearest first.
         max_captions: captions learnt in one row.
+        substituted_share: of the examples, have shared words replaced (training/substitution.py).
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class PromptExamples:
         near: Mapping[str, Sequence[str]],
         language_weights: Mapping[str, float],
         max_captions: int,
+        substituted_share: float = 0.0,
     ) -> None:
         self._corpus = corpus
         self._prompts = prompts
@@ -54,6 +57,8 @@ class PromptExamples:
         self._languages = [language for language in language_weights if language in corpus.ids]
         self._weights = [language_weights[language] for language in self._languages]
         self._max_captions = max_captions
+        self._substituted_share = substituted_share
+        self._substitution = WordSubstitution(corpus.ids, prompts.tokenizer) if substituted_share else None
 
     def draw(self, rng: random.Random) -> Example:
         """One example; depends on `rng` alone."""
@@ -78,6 +83,8 @@ class PromptExamples:
                 source = same if same and (not near or rng.random() < share_same) else near
                 pool.append(source.pop())
         neighbours = [caption for caption in pool if caption not in learnt]
+        if self._substitution is not None and rng.random() < self._substituted_share:
+            learnt, neighbours = self._substitution.apply(language, learnt, neighbours, rng)
         prompt = self._prompts.build_from_ids(language, neighbours)
         return Example(photo, prompt, learnt, learn_prompt=True)
 

@@ -47,6 +47,11 @@ class Tokenizer:
         ids: list[list[int]] = self._processor.encode(normalised)
         return ids
 
+    def starts_word(self, token: int) -> bool:
+        """Whether a piece begins a word, in a script that puts spaces between words."""
+        piece: str = self._processor.id_to_piece(token)
+        return len(piece) > 1 and piece.startswith("▁")
+
     def decode(self, ids: Sequence[int]) -> str:
         """The text of a generated sequence; special tokens are dropped."""
         text: str = self._processor.decode([i for i in ids if i > UNK and i != self.separator_id])
