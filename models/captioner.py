@@ -124,6 +124,8 @@ class Captioner:
         k = self._defaults.neighbours if settings.neighbours is None else settings.neighbours
         if not languages:
             raise InvalidRequestError("name at least one language")
+        if k < 0:
+            raise InvalidRequestError("neighbours must not be negative")
         timings = dict.fromkeys(("encode", "retrieve", "generate"), 0.0)
         captioned: list[ImageCaptions] = []
         at_once = max(1, min(_IMAGES_AT_ONCE, _ROWS_AT_ONCE // len(languages)))
@@ -203,6 +205,12 @@ class Captioner:
             for per_language in neighbours
             for language, found in zip(languages, per_language, strict=True)
         ]
+        longest = max(map(len, prompts)) + generation.max_new_tokens
+        if longest > self._language_model.config.max_positions:
+            raise InvalidRequestError(
+                f"prompt and caption may have {self._language_model.config.max_positions} tokens together, not "
+                f"{longest}: ask for fewer neighbours or a smaller max_tokens"
+            )
         weight = self._language_model.embed_tokens.weight
         state = self._bridge.prepare(features.tokens.to(weight.dtype))
         rows = torch.arange(len(neighbours), device=weight.device).repeat_interleave(len(languages))

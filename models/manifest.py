@@ -3,9 +3,17 @@
 import hashlib
 import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
 
 from retrieval.errors import BundleError
 
@@ -85,6 +93,13 @@ class BundleManifest(_Record):
     files: dict[
         FileName, FileRecord
     ]  # all but the model card and datastore/, which has a manifest of its own
+
+    @model_validator(mode="after")
+    def _every_part_is_recorded(self) -> Self:
+        parts = {self.embedder.file, self.language.file, self.language.vocabulary, self.bridge.file}
+        if missing := sorted(parts - self.files.keys()):
+            raise ValueError(f"files lacks {', '.join(missing)}, so that it could not be verified")
+        return self
 
 
 def record_file(path: Path) -> FileRecord:

@@ -49,6 +49,10 @@ def test_a_changed_byte_is_found_before_anything_is_parsed(bundle: Path) -> None
         (lambda folder: edit_manifest(folder, lambda d: d.update(format_version=2)), "format_version"),
         (lambda folder: edit_manifest(folder, lambda d: d["language"].update(file="../x")), "language.file"),
         (lambda folder: edit_manifest(folder, lambda d: d.update(extra=1)), "extra"),
+        (
+            lambda folder: edit_manifest(folder, lambda d: d["files"].pop("bridge.safetensors")),
+            "lacks bridge",
+        ),
     ],
 )
 def test_damage_is_named(bundle: Path, damage: Callable[[Path], None], message: str) -> None:

@@ -133,6 +133,8 @@ def test_a_language_is_found_by_its_tag(captioner: Captioner, photos: dict[str, 
     [
         CaptionSettings(()),
         CaptionSettings(("en",), max_tokens=0),
+        CaptionSettings(("en",), max_tokens=600),
+        CaptionSettings(("en",), neighbours=-1),
         CaptionSettings(("en",), temperature=0.0),
         CaptionSettings(("en",), temperature=1.0, top_p=0.0),
     ],

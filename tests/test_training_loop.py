@@ -40,7 +40,7 @@ def config(output: Path, **changes: object) -> RunConfig:
         "warmup_steps": 5,
         "learning_rate": 0.01,
         "matrix_learning_rate": 0.01,
-        "log_every": 7,
+        "log_every": 5,
         "checkpoint_every": 10,
         "bf16": False,
     }

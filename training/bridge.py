@@ -22,6 +22,7 @@ from models.fusion.cross_attention import CrossAttentionBridge, CrossAttentionCo
 from models.language.tokenizer import Tokenizer
 from models.language.xglm import XGLM
 from models.prompts.builder import PromptBuilder, load_templates
+from retrieval.errors import InvalidRequestError
 from training.config import read_config
 from training.corpus import CaptionCorpus, CaptionRow, read_captions, read_splits
 from training.embedder import EmbedderRun, load_space
@@ -93,8 +94,8 @@ class RetrievedExamples:
         self._neighbours = neighbours
         self._prompts = prompts
         self._retrieved = retrieved
-        self._languages = list(language_weights)
-        self._weights = list(language_weights.values())
+        self._languages = [language for language in language_weights if language in learnt.ids]
+        self._weights = [language_weights[language] for language in self._languages]
         self._max_captions = max_captions
 
     def draw(self, rng: random.Random, bare_share: float = 0.0) -> Example:
@@ -127,13 +128,15 @@ class RetrievedExamples:
 
 
 class BorrowedExamples:
-    """Draws captions known only as text, with neighbours that fit and the training photo nearest to them."""
+    """Draws captions known only as text, with the prompts that go with them and the nearest training photo."""
 
     def __init__(self, texts: PromptExamples, near: Mapping[str, Sequence[str]], photos: Set[str]) -> None:
         self._texts = texts
         self._nearest = {
             text: next((other for other in others if other in photos), None) for text, others in near.items()
         }
+        if not any(self._nearest.values()):
+            raise InvalidRequestError("no text is near a training photo: make `near` from both caption files")
 
     def draw(self, rng: random.Random) -> Example:
         """One example; depends on `rng` alone."""
@@ -208,7 +211,7 @@ def retrieved_photos(
 ) -> dict[str, list[str]]:
     """For every training photo the other training photos whose captions the embedder finds, best first."""
     space = load_space(read_config(config.embedder, EmbedderRun))
-    photos = sorted({row.image_id for row in rows if splits[row.image_id] == "train"})
+    photos = sorted({row.image_id for row in rows if splits.get(row.image_id) == "train"})
     number = {photo: i for i, photo in enumerate(photos)}
     kept = [i for i, row in enumerate(rows) if row.image_id in number]
     owner = torch.tensor([number[rows[i].image_id] for i in kept])
@@ -245,7 +248,7 @@ def train_bridge(config: BridgeRun, *, resume: bool) -> None:
     splits = read_splits(config.data.index)
     rows, vectors = read_text_vectors(config.data.captions, config.data.text_vectors)
     retrieved = retrieved_photos(rows, vectors, splits, config)
-    rows = [row for row in rows if splits[row.image_id] == "train"]
+    rows = [row for row in rows if splits.get(row.image_id) == "train"]
     language = read_config(config.language, LanguageRun)
     prompts = PromptBuilder(Tokenizer(language.output / VOCABULARY), load_templates())
     examples = RetrievedExamples(

@@ -47,7 +47,7 @@ class EmbedderRun(RunConfig):
     data: EmbedderData
     shape: EmbedderShape = EmbedderShape()
     photos: PositiveInt = 1536  # of a step
-    classes: int = Field(default=256, ge=0)  # ImageNet classes of a step, beside the photos
+    classes: int = Field(default=256, ge=0, le=1000)  # ImageNet classes of a step, beside the photos
     max_captions: PositiveInt = 3  # of a photo whose mean is its text
     dropout: float = Field(default=0.3, ge=0, lt=1)  # of the image side
     temperature: float = 0.05  # at the start; it is learnt
@@ -72,7 +72,7 @@ class PhotoPairs:
         features = FeatureCache(data.features)
         captions: dict[str, dict[str, list[int]]] = {}
         for number, row in enumerate(rows):
-            if splits[row.image_id] == "train":
+            if splits.get(row.image_id) == "train":
                 captions.setdefault(row.image_id, {}).setdefault(row.language, []).append(number)
         self.photos = sorted(captions)
         self.captions = [list(captions[photo].values()) for photo in self.photos]  # by photo and language

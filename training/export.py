@@ -44,7 +44,7 @@ LICENCE = (
     "Flickr8k photos, which are for non-commercial research and education; see README.md in this folder."
 )
 PROVENANCE = (
-    "Language model: Flickr8k (training split) and Flickr30k captions in ten languages, text only. Embedder "
+    "Language model: Flickr8k (training split) and Flickr30k captions, text only. Embedder "
     "and bridge: Flickr8k training photos with their captions; the embedder also ImageNet's class names with "
     "the classifier of EfficientNet-Lite2. Starter datastore: scenes written for this project."
 )

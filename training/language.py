@@ -64,7 +64,7 @@ class LanguageRun(RunConfig):
 def read_training_text(data: LanguageData) -> CaptionCorpus:
     """All captions a language model may be trained on: never those of development photos."""
     splits = read_splits(data.index)
-    rows = (row for row in read_captions(data.captions) if splits[row.image_id] == "train")
+    rows = (row for row in read_captions(data.captions) if splits.get(row.image_id) == "train")
     return CaptionCorpus(chain(rows, read_captions(data.text)) if data.text else rows)
 
 

@@ -3,7 +3,7 @@
 A run is a folder. `checkpoint.safetensors` holds weights, optimiser state and the place in the data;
 `log.jsonl` a line per logged step; `loss.png` the curve. A run that was killed and resumed computes the same
 weights as one that was not: the data come from a stream that can be set to any place, and the random state is
-set anew from the seed at every step.
+set anew from the seed at every step. Training runs on the CPU.
 """
 
 import json
@@ -12,10 +12,10 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from safetensors import safe_open
@@ -23,7 +23,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import AdamW, Muon, Optimizer
 
-from retrieval.errors import InvalidRequestError
+from retrieval.errors import InvalidRequestError, PaelleraError
 
 CHECKPOINT = "checkpoint.safetensors"
 
@@ -44,6 +44,12 @@ class RunConfig(BaseModel):
     bf16: bool = True  # autocast
     log_every: PositiveInt = 20
     checkpoint_every: PositiveInt = 200
+
+    @model_validator(mode="after")
+    def _checkpoints_end_a_logged_row(self) -> Self:
+        if self.checkpoint_every % self.log_every:
+            raise ValueError("checkpoint_every must be a multiple of log_every")
+        return self
 
 
 class Stream(Protocol):
@@ -172,6 +178,9 @@ def train(recipe: Recipe, config: RunConfig, *, resume: bool) -> None:
     step, history = 0, list[dict[str, float]]()
     if resume:
         step, history = _load(checkpoint, recipe, optimizers)
+    # Steps after the checkpoint are computed, and logged, once more.
+    rows = "".join(json.dumps(row) + "\n" for row in history)
+    (config.output / "log.jsonl").write_text(rows, encoding="utf-8")
     parameters = [p for p in recipe.trained.parameters() if p.requires_grad]
     columns = (
         TextColumn("{task.description}"),
@@ -193,7 +202,11 @@ def train(recipe: Recipe, config: RunConfig, *, resume: bool) -> None:
             with torch.autocast("cpu", dtype=torch.bfloat16, enabled=config.bf16):
                 loss = recipe.loss(next(recipe.stream))
             loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(parameters, config.gradient_clip)
+            norm = nn.utils.clip_grad_norm_(parameters, config.gradient_clip)
+            if not torch.isfinite(norm):  # before it enters the weights, and they the only checkpoint
+                raise PaelleraError(
+                    f"the gradient of step {step} is not finite: resume with a smaller learning rate"
+                )
             for optimizer in optimizers:
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)

@@ -96,7 +96,7 @@ class PromptExamples:
         return nearest
 
     def _foreign_captions(self, photo: str, count: int, rng: random.Random) -> list[list[int]]:
-        """What a datastore without the asked language falls back to: captions in another one."""
+        """What a datastore without the asked language falls back to: captions in whatever it has."""
         language = rng.choice(self._languages)
         photos = self._corpus.ids[language]
         sources = [other for other in [photo, *self._near.get(photo, ())] if other in photos]

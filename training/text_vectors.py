@@ -25,7 +25,7 @@ def read_text_vectors(captions: Path, vectors: Path) -> tuple[list[CaptionRow], 
     """The rows of a caption file and their sentence vectors (N, E) float16.
 
     Raises:
-        InvalidRequestError: no vectors yet, or made from another file.
+        InvalidRequestError: no vectors yet, or not as many as there are captions.
     """
     if not vectors.is_file():
         raise InvalidRequestError(f"no file {vectors}: make it with `python -m training.text_vectors`")

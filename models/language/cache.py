@@ -1,4 +1,4 @@
-"""Keys and values of past tokens, in buffers that are written once and never copied or reordered."""
+"""Keys and values of past tokens, in buffers that beams share and never reorder."""
 
 import torch
 from torch import Tensor

@@ -1,6 +1,6 @@
 """XGLM, the multilingual decoder (Lin et al., EMNLP 2022), as one readable file.
 
-Written for captioning: SDPA, one fused matrix for queries, keys and values, a cache that never moves, logits
+Written for captioning: SDPA, one fused matrix for queries, keys and values, a cache that beams share, logits
 only where they are asked for, and a place in every layer for a bridge from the image. It reads the weights of
 transformers' `XGLMForCausalLM` by name. It does not know how prompts are built nor how tokens are chosen.
 """
