@@ -206,10 +206,11 @@ class Captioner:
             for language, found in zip(languages, per_language, strict=True)
         ]
         longest = max(map(len, prompts)) + generation.max_new_tokens
-        if longest > self._language_model.config.max_positions:
+        limit = self._language_model.config.max_positions
+        if longest > limit:
             raise InvalidRequestError(
-                f"prompt and caption may have {self._language_model.config.max_positions} tokens together, not "
-                f"{longest}: ask for fewer neighbours or a smaller max_tokens"
+                f"prompt and caption have {longest} tokens together, more than the model's "
+                f"{limit}: ask for fewer neighbours or a smaller max_tokens"
             )
         weight = self._language_model.embed_tokens.weight
         state = self._bridge.prepare(features.tokens.to(weight.dtype))

@@ -51,7 +51,7 @@ def test_a_changed_byte_is_found_before_anything_is_parsed(bundle: Path) -> None
         (lambda folder: edit_manifest(folder, lambda d: d.update(extra=1)), "extra"),
         (
             lambda folder: edit_manifest(folder, lambda d: d["files"].pop("bridge.safetensors")),
-            "lacks bridge",
+            "files lacks bridge",
         ),
     ],
 )

@@ -128,7 +128,7 @@ class RetrievedExamples:
 
 
 class BorrowedExamples:
-    """Draws captions known only as text, with the prompts that go with them and the nearest training photo."""
+    """Draws captions known only as text, with their prompts and the training photo nearest to them."""
 
     def __init__(self, texts: PromptExamples, near: Mapping[str, Sequence[str]], photos: Set[str]) -> None:
         self._texts = texts
