@@ -33,7 +33,7 @@ class SharedSpace(nn.Module):
     """The trained part: image and text vectors into one space.
 
     The text side is one linear map of centred sentence vectors: multilingual-e5 has brought the languages
-    together already, and a deeper map forgets that faster than it learns. The image side is a linear map, a
+    together already, and a perceptron beside it found no more. The image side is a linear map, a
     perceptron, and one vector for each ImageNet class, mixed by the classifier's probabilities (as ConSE
     does, Norouzi et al., ICLR 2014). The class vectors begin as the class names' own, so that things which
     no training photo shows, but ImageNet does, are found by name.

@@ -67,9 +67,8 @@ class BridgeRun(RunConfig):
     # At first most prompts hold no neighbours: the photo is then the only source, and is learnt sooner.
     bare_pools: int = Field(default=0, ge=0)  # pools of 1,024 examples for which that lasts
     bare_share: float = Field(default=0.7, ge=0, le=1)
-    borrowed_share: float = Field(
-        default=0.2, ge=0, le=1
-    )  # after that, of the examples with a borrowed photo
+    # After that this share of the examples has a borrowed photo.
+    borrowed_share: float = Field(default=0.2, ge=0, le=1)
     visual_tokens: PositiveInt = 64  # kept of each photo's grid in a step, a random subset
     dropout: float = Field(default=0.1, ge=0, lt=1)  # of the language model's block outputs
 
