@@ -26,14 +26,17 @@ from retrieval.errors import InvalidRequestError
 from training.config import read_config
 from training.corpus import CaptionCorpus, CaptionRow, read_captions, read_splits
 from training.embedder import EmbedderRun, load_space
+from training.example_stream import ExampleStream
 from training.features import FeatureCache
 from training.language import VOCABULARY, LanguageRun, LanguageShape, load_language_model
-from training.loop import PooledStream, RunConfig, train
+from training.loop import RunConfig, train
 from training.loss import linear_cross_entropy
 from training.near import nearest, read_near
 from training.prompt_examples import PromptExamples, TokenisedCorpus
-from training.sequences import IGNORE, Batch, Example, collate, pack_by_length
+from training.sequences import IGNORE, Batch, Example
 from training.text_vectors import read_text_vectors
+
+_POOL = 1024  # examples drawn at a time
 
 
 class BridgeData(BaseModel):
@@ -146,32 +149,22 @@ class BorrowedExamples:
                 return Example(photo, example.prompt, example.captions)
 
 
-class BridgeStream(PooledStream):
-    """Batches of similar length out of pools of drawn examples."""
-
-    _POOL = 1024
+class BridgeExamples:
+    """What the bridge learns from: bare prompts at first, then also borrowed photos."""
 
     def __init__(
-        self, examples: RetrievedExamples, borrowed: BorrowedExamples | None, config: BridgeRun
+        self, retrieved: RetrievedExamples, borrowed: BorrowedExamples | None, config: BridgeRun
     ) -> None:
-        super().__init__()
-        self._examples = examples
+        self._retrieved = retrieved
         self._borrowed = borrowed
         self._config = config
 
-    def pool(self, number: int) -> list[Batch]:
-        config = self._config
-        rng = random.Random(f"{config.seed}-{number}")
-        bare = number < config.bare_pools
-        drawn = [
-            self._borrowed.draw(rng)
-            if self._borrowed and not bare and rng.random() < config.borrowed_share
-            else self._examples.draw(rng, config.bare_share if bare else 0.0)
-            for _ in range(self._POOL)
-        ]
-        batches = [collate(rows) for rows in pack_by_length(drawn, config.batch_tokens)]
-        rng.shuffle(batches)
-        return batches
+    def draw(self, rng: random.Random, pool: int) -> Example:
+        """One example of a pool; depends on the arguments alone."""
+        bare = pool < self._config.bare_pools
+        if self._borrowed and not bare and rng.random() < self._config.borrowed_share:
+            return self._borrowed.draw(rng)
+        return self._retrieved.draw(rng, self._config.bare_share if bare else 0.0)
 
 
 class BridgeRecipe:
@@ -182,7 +175,7 @@ class BridgeRecipe:
         bridge: CrossAttentionBridge,
         language_model: XGLM,
         features: FeatureCache,
-        stream: BridgeStream,
+        stream: ExampleStream,
         visual_tokens: int,
     ) -> None:
         self.trained = bridge
@@ -266,7 +259,12 @@ def train_bridge(config: BridgeRun, *, resume: bool) -> None:
         bridge,
         model,
         FeatureCache(config.data.features),
-        BridgeStream(examples, borrowed, config),
+        ExampleStream(
+            BridgeExamples(examples, borrowed, config).draw,
+            size=_POOL,
+            seed=config.seed,
+            batch_tokens=config.batch_tokens,
+        ),
         config.visual_tokens,
     )
     train(recipe, config, resume=resume)

@@ -1,6 +1,5 @@
 """Recipe: the compact multilingual language model, from text alone."""
 
-import random
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
@@ -14,14 +13,16 @@ from models.language.xglm import XGLM, XGLMConfig
 from models.prompts.builder import PromptBuilder, load_templates
 from models.weights import load_weights
 from training.corpus import CaptionCorpus, read_captions, read_splits
-from training.loop import PooledStream, RunConfig, load_trained, train
+from training.example_stream import ExampleStream
+from training.loop import RunConfig, load_trained, train
 from training.loss import linear_cross_entropy
 from training.near import read_near
 from training.prompt_examples import PromptExamples, TokenisedCorpus
-from training.sequences import IGNORE, Batch, collate, pack_by_length
+from training.sequences import IGNORE, Batch
 from training.vocabulary import language_weights, train_vocabulary
 
 VOCABULARY = "vocabulary.model"
+_POOL = 2048  # examples drawn at a time
 
 
 class LanguageData(BaseModel):
@@ -66,25 +67,6 @@ def read_training_text(data: LanguageData) -> CaptionCorpus:
     splits = read_splits(data.index)
     rows = (row for row in read_captions(data.captions) if splits.get(row.image_id) == "train")
     return CaptionCorpus(chain(rows, read_captions(data.text)) if data.text else rows)
-
-
-class ExampleStream(PooledStream):
-    """Batches of similar length out of pools of drawn examples."""
-
-    _POOL = 2048
-
-    def __init__(self, examples: PromptExamples, seed: int, batch_tokens: int) -> None:
-        super().__init__()
-        self._examples = examples
-        self._seed = seed
-        self._batch_tokens = batch_tokens
-
-    def pool(self, number: int) -> list[Batch]:
-        rng = random.Random(f"{self._seed}-{number}")
-        drawn = [self._examples.draw(rng) for _ in range(self._POOL)]
-        batches = [collate(rows) for rows in pack_by_length(drawn, self._batch_tokens)]
-        rng.shuffle(batches)
-        return batches
 
 
 class LanguageRecipe:
@@ -137,8 +119,7 @@ def train_language(config: LanguageRun, *, resume: bool) -> None:
     )
     torch.manual_seed(config.seed)
     model = XGLM(config.shape.xglm())
-    train(
-        LanguageRecipe(model, ExampleStream(examples, config.seed, config.batch_tokens)),
-        config,
-        resume=resume,
+    stream = ExampleStream(
+        lambda rng, _: examples.draw(rng), size=_POOL, seed=config.seed, batch_tokens=config.batch_tokens
     )
+    train(LanguageRecipe(model, stream), config, resume=resume)
