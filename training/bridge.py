@@ -24,7 +24,7 @@ from models.language.xglm import XGLM
 from models.prompts.builder import PromptBuilder, load_templates
 from retrieval.errors import InvalidRequestError
 from training.config import read_config
-from training.corpus import CaptionCorpus, CaptionRow, read_captions, read_splits
+from training.corpus import CaptionCorpus, CaptionRow, read_captions
 from training.embedder import EmbedderRun, load_space
 from training.example_stream import ExampleStream
 from training.features import FeatureCache
@@ -32,6 +32,7 @@ from training.language import VOCABULARY, LanguageRun, LanguageShape, load_langu
 from training.loop import RunConfig, train
 from training.loss import linear_cross_entropy
 from training.near import nearest, read_near
+from training.photo_index import read_splits
 from training.prompt_examples import PromptExamples, TokenisedCorpus
 from training.sequences import IGNORE, Batch, Example
 from training.text_vectors import read_text_vectors
@@ -72,6 +73,7 @@ class BridgeRun(RunConfig):
     bare_share: float = Field(default=0.7, ge=0, le=1)
     # After that this share of the examples has a borrowed photo.
     borrowed_share: float = Field(default=0.2, ge=0, le=1)
+    substituted_share: float = Field(default=0.0, ge=0, le=1)  # of those: with shared words replaced
     visual_tokens: PositiveInt = 64  # kept of each photo's grid in a step, a random subset
     dropout: float = Field(default=0.1, ge=0, lt=1)  # of the language model's block outputs
 
@@ -209,9 +211,9 @@ def retrieved_photos(
     owner = torch.tensor([number[rows[i].image_id] for i in kept])
     features = FeatureCache(config.data.features)
     with torch.inference_mode():
-        texts = space.embed_text(vectors[torch.tensor(kept)].float())
+        texts = space.entry_vectors(vectors[torch.tensor(kept)].float())
         entries = torch.zeros(len(photos), texts.shape[1]).index_add_(0, owner, texts)
-        images = space.embed_image(features.pooled(photos), features.class_logits(photos))
+        images = space.query_vectors(features.pooled(photos), features.class_logits(photos))
         found = nearest(images, depth, among=F.normalize(entries, dim=1)).tolist()
     return {photo: [photos[i] for i in row] for photo, row in zip(photos, found, strict=True)}
 
@@ -231,7 +233,14 @@ def _borrowed_examples(
         return None
     near = read_near(config.data.near)
     corpus = TokenisedCorpus(CaptionCorpus(read_captions(config.data.text)), prompts)
-    texts = PromptExamples(corpus, prompts, near, config.data.language_weights, config.data.max_captions)
+    texts = PromptExamples(
+        corpus,
+        prompts,
+        near,
+        config.data.language_weights,
+        config.data.max_captions,
+        config.substituted_share,
+    )
     return BorrowedExamples(texts, near, photos)
 
 

@@ -73,12 +73,6 @@ def read_captions(path: Path) -> Iterator[CaptionRow]:
                 yield caption
 
 
-def read_splits(path: Path) -> dict[str, str]:
-    """Read `images.jsonl`: image id → split."""
-    with path.open(encoding="utf-8") as lines:
-        return {row["image_id"]: row["split"] for row in map(json.loads, lines)}
-
-
 class CaptionCorpus:
     """Captions by language and photo: `corpus.texts["de"]["1000092795"]` is a list of distinct captions."""
 

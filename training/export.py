@@ -72,9 +72,10 @@ def export(config: BridgeRun, output: Path, generation: GenerationDefaults) -> B
     language = read_config(config.language, LanguageRun)
     embedder = read_config(config.embedder, EmbedderRun)
     output.mkdir(parents=True, exist_ok=True)
-    _save(quantise(load_trained(language.output)), output / LANGUAGE)
-    _save(_bfloat16(load_trained(config.output)), output / BRIDGE)
-    _save(_bfloat16(load_space(embedder).state_dict()), output / EMBEDDER)
+    _save(quantise(load_trained(language)), output / LANGUAGE)
+    _save(_bfloat16(load_trained(config)), output / BRIDGE)
+    space = load_space(embedder)
+    _save(_bfloat16(space.state_dict()), output / EMBEDDER)
     vocabulary = output / f"{VOCABULARY}.tmp"
     shutil.copyfile(language.output / VOCABULARY, vocabulary)
     vocabulary.replace(output / VOCABULARY)
@@ -90,8 +91,10 @@ def export(config: BridgeRun, output: Path, generation: GenerationDefaults) -> B
             kind="e5-shared-space",
             id=f"e5-shared-space-{files[EMBEDDER].sha256[:12]}",
             file=EMBEDDER,
-            d_hidden=embedder.shape.d_hidden,
-            dimension=embedder.shape.dimension,
+            d_hidden=space.config.d_hidden,
+            dimension=space.config.dimension,
+            text_languages=space.config.text_languages,
+            bank=space.config.bank,
         ),
         language=LanguagePart(
             kind="xglm",

@@ -30,6 +30,7 @@ from models.vision.efficientnet_lite import WEIGHTS_SHA256, load_efficientnet_li
 from models.vision.features import VisionFeatures
 from models.vision.preprocess import preprocess
 from retrieval.errors import InvalidImageError, InvalidRequestError, PaelleraError
+from training.photo_index import Photo, read_photos
 
 Encoder = Callable[[Tensor], VisionFeatures]  # pixels (B, 3, H, W) -> features
 ENCODER_ID = f"efficientnet-lite2-{WEIGHTS_SHA256[:8]}"
@@ -38,42 +39,9 @@ BATCH_SIZE = 32
 
 
 @dataclass(frozen=True)
-class Photo:
-    """A line of the photo index; `file` is relative to the image folder."""
-
-    image_id: str
-    file: str
-    split: str
-
-
-@dataclass(frozen=True)
 class Shard:
     file: str
     image_ids: list[str]
-
-
-def read_photos(path: Path) -> list[Photo]:
-    """Read a JSON Lines photo index (`image_id`, `file`, `split` a line).
-
-    Raises:
-        InvalidRequestError: the file is missing, a line is not of that form, or an id comes twice.
-    """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise InvalidRequestError(f"cannot read the photo index {path}: {error.strerror}") from error
-    photos = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            row = json.loads(line)
-            photos.append(Photo(str(row["image_id"]), str(row["file"]), str(row["split"])))
-        except (ValueError, TypeError, KeyError) as error:
-            raise InvalidRequestError(
-                f"{path}:{number}: expected a JSON object with image_id, file and split"
-            ) from error
-    if len({photo.image_id for photo in photos}) != len(photos):
-        raise InvalidRequestError(f"{path}: an image_id occurs twice")
-    return photos
 
 
 def extract(

@@ -12,11 +12,13 @@ from models.language.tokenizer import Tokenizer
 from models.language.xglm import XGLM, XGLMConfig
 from models.prompts.builder import PromptBuilder, load_templates
 from models.weights import load_weights
-from training.corpus import CaptionCorpus, read_captions, read_splits
+from training.attention_guides import AttentionGuide
+from training.corpus import CaptionCorpus, read_captions
 from training.example_stream import ExampleStream
 from training.loop import RunConfig, load_trained, train
 from training.loss import linear_cross_entropy
 from training.near import read_near
+from training.photo_index import read_splits
 from training.prompt_examples import PromptExamples, TokenisedCorpus
 from training.sequences import IGNORE, Batch
 from training.vocabulary import language_weights, train_vocabulary
@@ -60,6 +62,7 @@ class LanguageRun(RunConfig):
     data: LanguageData
     shape: LanguageShape = LanguageShape()
     batch_tokens: PositiveInt = 8192  # padded tokens of a step
+    guide_weight: float = Field(default=0.0, ge=0)  # of the loss that makes two heads copy
 
 
 def read_training_text(data: LanguageData) -> CaptionCorpus:
@@ -72,21 +75,24 @@ def read_training_text(data: LanguageData) -> CaptionCorpus:
 class LanguageRecipe:
     """Next-token prediction over prompts and the captions after them."""
 
-    def __init__(self, model: XGLM, stream: ExampleStream) -> None:
+    def __init__(self, model: XGLM, stream: ExampleStream, guide_weight: float) -> None:
         self.trained = model
         self.stream = stream
+        self._guide = AttentionGuide(model) if guide_weight else None
+        self._guide_weight = guide_weight
 
     def loss(self, batch: Batch) -> Tensor:
         hidden = self.trained(batch.input_ids, batch.positions, batch.mask)
         learnt = batch.labels != IGNORE
         labels = batch.labels[learnt]
-        return linear_cross_entropy(hidden[learnt], self.trained.embed_tokens.weight, labels) / len(labels)
+        loss = linear_cross_entropy(hidden[learnt], self.trained.embed_tokens.weight, labels) / len(labels)
+        return loss + self._guide_weight * self._guide.loss(batch) if self._guide else loss
 
 
 def load_language_model(run: LanguageRun, dropout: float = 0.0) -> XGLM:
     """The trained language model of a run, frozen."""
     model = XGLM(run.shape.model_copy(update={"dropout": dropout}).xglm())
-    load_weights(model, load_trained(run.output), "language model")
+    load_weights(model, load_trained(run), "language model")
     return model.requires_grad_(False)
 
 
@@ -122,4 +128,4 @@ def train_language(config: LanguageRun, *, resume: bool) -> None:
     stream = ExampleStream(
         lambda rng, _: examples.draw(rng), size=_POOL, seed=config.seed, batch_tokens=config.batch_tokens
     )
-    train(LanguageRecipe(model, stream), config, resume=resume)
+    train(LanguageRecipe(model, stream, config.guide_weight), config, resume=resume)

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Muon, Optimizer
 
 from retrieval.errors import InvalidRequestError, PaelleraError
+from retrieval.precision import fast_cpu_dtype
 
 CHECKPOINT = "checkpoint.safetensors"
 
@@ -41,7 +42,8 @@ class RunConfig(BaseModel):
     matrix_learning_rate: PositiveFloat | None = None  # Muon: matrices; None trains them by AdamW too
     weight_decay: float = 0.01
     gradient_clip: PositiveFloat = 1.0
-    bf16: bool = True  # autocast
+    # Autocast to bfloat16: by default where this CPU is fast in it.
+    bf16: bool = Field(default_factory=lambda: fast_cpu_dtype() is torch.bfloat16)
     log_every: PositiveInt = 20
     checkpoint_every: PositiveInt = 200
 
@@ -164,7 +166,8 @@ def train(recipe: Recipe, config: RunConfig, *, resume: bool) -> None:
     """Run a recipe to its last step.
 
     Raises:
-        InvalidRequestError: there is a checkpoint and `resume` is false, or none and it is true.
+        InvalidRequestError: there is a checkpoint and `resume` is false, or none and it is true, or it was
+            made with other settings.
     """
     config.output.mkdir(parents=True, exist_ok=True)
     checkpoint = config.output / CHECKPOINT
@@ -177,7 +180,7 @@ def train(recipe: Recipe, config: RunConfig, *, resume: bool) -> None:
     optimizers = make_optimizers(recipe.trained, config)
     step, history = 0, list[dict[str, float]]()
     if resume:
-        step, history = _load(checkpoint, recipe, optimizers)
+        step, history = _load(checkpoint, recipe, optimizers, _settings(config))
     # Steps after the checkpoint are computed, and logged, once more.
     rows = "".join(json.dumps(row) + "\n" for row in history)
     (config.output / "log.jsonl").write_text(rows, encoding="utf-8")
@@ -226,20 +229,31 @@ def train(recipe: Recipe, config: RunConfig, *, resume: bool) -> None:
                 loss_sum, since = torch.zeros(()), time.perf_counter()
             progress.update(task, completed=step)
             if step % config.checkpoint_every == 0 or step == config.steps:
-                _save(checkpoint, recipe, optimizers, step, history)
+                _save(checkpoint, recipe, optimizers, step, history, _settings(config))
                 _draw_loss(history, config.output)
     recipe.trained.eval()
 
 
+def _settings(config: RunConfig) -> dict[str, Any]:
+    """What of a recipe decides the weights: not where the run lies, nor how often it reports."""
+    return config.model_dump(mode="json", exclude={"output", "log_every", "checkpoint_every"})
+
+
 def _save(
-    path: Path, recipe: Recipe, optimizers: list[Optimizer], step: int, history: list[dict[str, float]]
+    path: Path,
+    recipe: Recipe,
+    optimizers: list[Optimizer],
+    step: int,
+    history: list[dict[str, float]],
+    settings: Mapping[str, Any],
 ) -> None:
     tensors = {f"model.{name}": tensor.contiguous() for name, tensor in recipe.trained.state_dict().items()}
     for number, optimizer in enumerate(optimizers):
         for index, state in optimizer.state_dict()["state"].items():
             for name, value in state.items():
                 tensors[f"optimizer.{number}.{index}.{name}"] = torch.as_tensor(value).contiguous()
-    meta = {"step": step, "history": history, "place": recipe.stream.place()}
+    place = recipe.stream.place()
+    meta = {"step": step, "history": history, "place": place, "settings": settings}
     temporary = path.with_suffix(".tmp")
     save_file(tensors, temporary, metadata={"run": json.dumps(meta)})
     with temporary.open("rb") as written:
@@ -247,9 +261,18 @@ def _save(
     temporary.replace(path)
 
 
-def _load(path: Path, recipe: Recipe, optimizers: list[Optimizer]) -> tuple[int, list[dict[str, float]]]:
+def _load(
+    path: Path, recipe: Recipe, optimizers: list[Optimizer], settings: Mapping[str, Any]
+) -> tuple[int, list[dict[str, float]]]:
     with safe_open(path, framework="pt") as file:
         meta = json.loads(file.metadata()["run"])
+        before = meta["settings"]
+        changed = sorted(key for key in before | settings if before.get(key) != settings.get(key))
+        if changed:
+            raise InvalidRequestError(
+                f"{path} was made with another {', '.join(changed)}: set that back, or choose another output"
+                " folder"
+            )
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
     recipe.trained.load_state_dict(
         {name.removeprefix("model."): tensor for name, tensor in tensors.items() if name.startswith("model.")}
@@ -265,16 +288,21 @@ def _load(path: Path, recipe: Recipe, optimizers: list[Optimizer]) -> tuple[int,
     return meta["step"], meta["history"]
 
 
-def load_trained(path: Path) -> dict[str, Tensor]:
-    """The trained weights of a run's checkpoint, by parameter name.
+def load_trained(config: RunConfig) -> dict[str, Tensor]:
+    """The trained weights of a finished run, by parameter name.
 
     Raises:
-        InvalidRequestError: the run has no checkpoint.
+        InvalidRequestError: the run has no checkpoint, or has not reached its last step.
     """
-    checkpoint = path / CHECKPOINT
+    checkpoint = config.output / CHECKPOINT
     if not checkpoint.is_file():
-        raise InvalidRequestError(f"{path} has no {CHECKPOINT}: train it first")
+        raise InvalidRequestError(f"{config.output} has no {CHECKPOINT}: train it first")
     with safe_open(checkpoint, framework="pt") as file:
+        step = json.loads(file.metadata()["run"])["step"]
+        if step < config.steps:
+            raise InvalidRequestError(
+                f"{config.output} is at step {step} of {config.steps}: finish it with --resume"
+            )
         names = [name for name in file.keys() if name.startswith("model.")]  # noqa: SIM118 - not a mapping
         return {name.removeprefix("model."): file.get_tensor(name) for name in names}
 

@@ -4,6 +4,7 @@ python -m training.text_vectors --captions FILE --output text.safetensors
 """
 
 import argparse
+import hashlib
 import os
 import sys
 from collections.abc import Sequence
@@ -12,7 +13,8 @@ from pathlib import Path
 import torch
 from rich.console import Console
 from rich.progress import Progress
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from retrieval.e5 import E5Encoder
@@ -25,17 +27,23 @@ def read_text_vectors(captions: Path, vectors: Path) -> tuple[list[CaptionRow], 
     """The rows of a caption file and their sentence vectors (N, E) float16.
 
     Raises:
-        InvalidRequestError: no vectors yet, or not as many as there are captions.
+        InvalidRequestError: no vectors yet, or they are of other captions.
     """
     if not vectors.is_file():
         raise InvalidRequestError(f"no file {vectors}: make it with `python -m training.text_vectors`")
     rows = list(read_captions(captions))
-    table = load_file(vectors)["vectors"]
-    if len(table) != len(rows):
-        raise InvalidRequestError(
-            f"{vectors} has {len(table)} vectors for the {len(rows)} captions of {captions}"
-        )
+    with safe_open(vectors, framework="pt") as file:
+        if (file.metadata() or {}).get("captions") != _digest([row.text for row in rows]):
+            raise InvalidRequestError(
+                f"{vectors} is not of the captions in {captions}: make it again with"
+                " `python -m training.text_vectors`"
+            )
+        table = file.get_tensor("vectors")
     return rows, table
+
+
+def _digest(texts: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(texts).encode()).hexdigest()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -50,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             texts, prefix=TEXT_PREFIX, progress=lambda done, _: progress.update(task, completed=done)
         )
     temporary = options.output.with_suffix(".tmp")
-    save_file({"vectors": vectors.to(torch.float16)}, temporary)
+    save_file({"vectors": vectors.to(torch.float16)}, temporary, metadata={"captions": _digest(texts)})
     with temporary.open("rb") as written:
         os.fsync(written.fileno())
     temporary.replace(options.output)

@@ -47,10 +47,10 @@ class Tokenizer:
         ids: list[list[int]] = self._processor.encode(normalised)
         return ids
 
-    def starts_word(self, token: int) -> bool:
-        """Whether a piece begins a word, in a script that puts spaces between words."""
+    def piece(self, token: int) -> str:
+        """A token as it is written in the vocabulary; `▁` stands for the space before a word."""
         piece: str = self._processor.id_to_piece(token)
-        return len(piece) > 1 and piece.startswith("▁")
+        return piece
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of a generated sequence; special tokens are dropped."""
