@@ -44,8 +44,8 @@ class EmbedderPart(_Record):
     file: FileName
     d_hidden: PositiveInt
     dimension: PositiveInt
-    text_languages: NonNegativeInt = 0  # languages whose texts have a map of their own
-    bank: NonNegativeInt = 0  # photos that tell which captions are near to everything
+    text_languages: PositiveInt  # languages whose texts have a map of their own
+    bank: NonNegativeInt  # photos that tell which captions are near to everything
 
 
 class LanguagePart(_Record):

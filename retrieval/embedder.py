@@ -32,7 +32,7 @@ class EmbedderConfig:
     d_text: int = 384  # sentence vector of the text encoder
     d_hidden: int = 768  # of the image side's perceptron
     dimension: int = 384  # of the shared space
-    text_languages: int = 0  # languages whose texts have a map of their own
+    text_languages: int = 10  # languages whose texts have a map of their own
     bank: int = 0  # photos that tell which captions are near to everything
 
 
@@ -69,11 +69,11 @@ class SharedSpace(nn.Module):
         self.image_down = nn.Linear(config.d_hidden, config.dimension, bias=False)
         self.classes = nn.Parameter(torch.zeros(config.num_classes, config.dimension))
         self.text_linear = nn.Linear(config.d_text, config.dimension)
-        if config.text_languages:
-            shape = (config.text_languages, config.d_text, config.dimension)
-            self.language_gate = nn.Linear(config.d_text, config.text_languages)
-            self.language_weight = nn.Parameter(torch.zeros(shape))
-            self.language_bias = nn.Parameter(torch.zeros(config.text_languages, config.dimension))
+        self.language_gate = nn.Linear(config.d_text, config.text_languages)
+        self.language_weight = nn.Parameter(
+            torch.zeros(config.text_languages, config.d_text, config.dimension)
+        )
+        self.language_bias = nn.Parameter(torch.zeros(config.text_languages, config.dimension))
         if config.bank:
             self.register_buffer("bank", torch.zeros(config.bank, config.dimension))
             self.register_buffer("bank_mean", torch.zeros(()))
@@ -107,7 +107,7 @@ class SharedSpace(nn.Module):
         mapped = self.text_linear(x)
         if language is not None:
             mapped = mapped + self._map_language(x, language)
-        elif self.config.text_languages:
+        else:
             gate = self.language_gate(centred).softmax(dim=-1)
             for index in range(self.config.text_languages):
                 mapped = mapped + gate[..., index : index + 1] * self._map_language(x, index)
@@ -123,9 +123,8 @@ class SharedSpace(nn.Module):
         image = self.embed_image(pooled, class_logits)
         if not self.config.bank:
             return image
-        return torch.cat(
-            [image * (1 - _HUB_AXIS**2) ** 0.5, image.new_full((len(image), 1), _HUB_AXIS)], dim=1
-        )
+        hub = image.new_full((len(image), 1), _HUB_AXIS)
+        return torch.cat([image * (1 - _HUB_AXIS**2) ** 0.5, hub], dim=1)
 
     def entry_vectors(self, sentences: Tensor) -> Tensor:
         """L2-normalised (N, vector_dimension) of captions, from sentence vectors (N, d_text)."""
@@ -139,10 +138,8 @@ class SharedSpace(nn.Module):
     def bank_nearness(self, text: Tensor) -> Tensor:
         """How near vectors (N, E) are to the photos of the bank: a soft maximum of cosines, (N,)."""
         blocks = [text[start : start + _BLOCK] for start in range(0, len(text), _BLOCK)]
-        return (
-            torch.cat([(block @ self.bank.t() * _HUB_SCALE).logsumexp(dim=1) for block in blocks])
-            / _HUB_SCALE
-        )
+        nearness = [(block @ self.bank.t() * _HUB_SCALE).logsumexp(dim=1) for block in blocks]
+        return torch.cat(nearness) / _HUB_SCALE
 
     def centred(self, sentences: Tensor) -> Tensor:
         """Sentence vectors (..., d_text) without what all have in common, at about unit length."""

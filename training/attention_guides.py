@@ -46,13 +46,11 @@ class AttentionGuide:
 
     def __init__(self, model: XGLM) -> None:
         self._layers: list[DecoderLayer] = [model.layers[0], model.layers[1]]  # type: ignore[list-item]
-        self._inputs: dict[int, Tensor] = {}
+        self._projections: dict[int, Tensor] = {}  # of each layer, (B, T, 3D)
         for index, layer in enumerate(self._layers):
-            layer.register_forward_pre_hook(lambda _, args, index=index: self._keep(index, args))
-
-    def _keep(self, index: int, args: tuple[object, ...]) -> None:
-        assert isinstance(args[1], Tensor)
-        self._inputs[index] = args[1]
+            layer.qkv_proj.register_forward_hook(
+                lambda _, __, output, index=index: self._projections.update({index: output})
+            )
 
     def loss(self, batch: Batch) -> Tensor:
         """Mean negative log share of attention on the right keys, after a forward pass over this batch."""
@@ -61,13 +59,13 @@ class AttentionGuide:
             self._head_loss(index, batch.mask[:, 0], pattern)
             for index, pattern in enumerate((patterns.previous, patterns.induction))
         ]
-        self._inputs.clear()
+        self._projections.clear()
         return torch.stack(losses).sum()
 
     def _head_loss(self, index: int, visible: Tensor, pattern: Tensor) -> Tensor:
         layer = self._layers[index]
-        qkv = layer.qkv_proj(layer.self_attn_layer_norm(self._inputs[index]))
-        query, key, _ = (split_heads(part, layer.num_heads)[:, 0] for part in qkv.chunk(3, dim=-1))
+        parts = self._projections[index].chunk(3, dim=-1)
+        query, key, _ = (split_heads(part, layer.num_heads)[:, 0] for part in parts)
         scores = (query @ key.transpose(1, 2)).float() * layer.scale
         rows = pattern.any(dim=2)
         if not rows.any():

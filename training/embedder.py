@@ -58,9 +58,7 @@ class EmbedderRun(RunConfig):
     dropout: float = Field(default=0.3, ge=0, lt=1)  # of the image side
     text_dropout: float = Field(default=0.1, ge=0, lt=1)
     temperature: float = 0.05  # at the start; it is learnt
-    bank: int = Field(
-        default=2048, ge=0
-    )  # training photos kept to tell which captions are near to everything
+    bank: int = Field(default=2048, ge=0)  # photos kept to tell which captions are near to everything
 
 
 @dataclass(frozen=True)
@@ -313,9 +311,9 @@ def train_embedder(config: EmbedderRun, *, resume: bool) -> None:
         rows, languages = photos.rows()
         sentences_seen = photos.vectors[rows].float()
         space.text_mean.copy_(sentences_seen.mean(dim=0))
-        weight, bias = language_classifier(space.centred(sentences_seen), languages)
-        space.language_gate.weight.copy_(weight)
-        space.language_gate.bias.copy_(bias)
+        gate = language_classifier(space.centred(sentences_seen), languages)
+        for parameter, value in zip(space.language_gate.parameters(), gate, strict=True):  # weight, bias
+            parameter.copy_(value)
         space.language_gate.requires_grad_(False)
         # Each class begins as its own name in the shared space.
         space.classes.copy_(space.embed_text(torch.stack([vectors.mean(dim=0) for vectors in sentences])))

@@ -7,14 +7,12 @@ The bridge's recipe names the other two. Then build the bundle's datastore: `mak
 
 import argparse
 import json
-import os
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from models.manifest import (
@@ -34,6 +32,7 @@ from retrieval.errors import PaelleraError
 from training.bridge import BridgeRun, bridge_config
 from training.config import read_config
 from training.embedder import EmbedderRun, load_space
+from training.files import replacing, save_tensors
 from training.language import VOCABULARY, LanguageRun
 from training.loop import load_trained
 
@@ -50,15 +49,6 @@ PROVENANCE = (
 )
 
 
-def _save(weights: Mapping[str, Tensor], path: Path) -> None:
-    temporary = path.with_suffix(".tmp")
-    save_file({name: tensor.detach().contiguous() for name, tensor in weights.items()}, temporary)
-    temporary.chmod(0o644)  # safetensors makes files that only their owner can read
-    with temporary.open("rb") as written:
-        os.fsync(written.fileno())
-    temporary.replace(path)
-
-
 def _bfloat16(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.to(torch.bfloat16) for name, tensor in weights.items()}
 
@@ -72,13 +62,12 @@ def export(config: BridgeRun, output: Path, generation: GenerationDefaults) -> B
     language = read_config(config.language, LanguageRun)
     embedder = read_config(config.embedder, EmbedderRun)
     output.mkdir(parents=True, exist_ok=True)
-    _save(quantise(load_trained(language)), output / LANGUAGE)
-    _save(_bfloat16(load_trained(config)), output / BRIDGE)
+    save_tensors(quantise(load_trained(language)), output / LANGUAGE)
+    save_tensors(_bfloat16(load_trained(config)), output / BRIDGE)
     space = load_space(embedder)
-    _save(_bfloat16(space.state_dict()), output / EMBEDDER)
-    vocabulary = output / f"{VOCABULARY}.tmp"
-    shutil.copyfile(language.output / VOCABULARY, vocabulary)
-    vocabulary.replace(output / VOCABULARY)
+    save_tensors(_bfloat16(space.state_dict()), output / EMBEDDER)
+    with replacing(output / VOCABULARY) as temporary:
+        shutil.copyfile(language.output / VOCABULARY, temporary)
     files = {name: record_file(output / name) for name in (LANGUAGE, VOCABULARY, BRIDGE, EMBEDDER)}
     bridge = bridge_config(config, language.shape)
     manifest = BundleManifest(
@@ -114,12 +103,9 @@ def export(config: BridgeRun, output: Path, generation: GenerationDefaults) -> B
         provenance=PROVENANCE,
         files=files,
     )
-    temporary = output / f"{MANIFEST}.tmp"
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(json.dumps(manifest.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(output / MANIFEST)
+    with replacing(output / MANIFEST) as temporary:
+        text = json.dumps(manifest.model_dump(mode="json"), indent=2, ensure_ascii=False)
+        temporary.write_text(text + "\n", encoding="utf-8")
     return manifest
 
 

@@ -12,7 +12,6 @@ Run as `python -m training.features`. Knows no captions and no training loop.
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -30,6 +29,7 @@ from models.vision.efficientnet_lite import WEIGHTS_SHA256, load_efficientnet_li
 from models.vision.features import VisionFeatures
 from models.vision.preprocess import preprocess
 from retrieval.errors import InvalidImageError, InvalidRequestError, PaelleraError
+from training.files import replacing, save_tensors
 from training.photo_index import Photo, read_photos
 
 Encoder = Callable[[Tensor], VisionFeatures]  # pixels (B, 3, H, W) -> features
@@ -83,7 +83,7 @@ def extract(
             if finished.get(shard.file) != shard or not (output / shard.file).exists():
                 began = progress.get_time()
                 tensors = _encode(part, images, encoder, mirror=mirror, batch_size=batch_size)
-                _replace_file(output / shard.file, safetensors.torch.save(tensors))
+                save_tensors(tensors, output / shard.file)
                 encoded += len(part)
                 progress.update(task, rate=len(part) / max(progress.get_time() - began, 1e-9))
                 shards.append(shard)
@@ -203,17 +203,8 @@ def _read_index(directory: Path, name: str) -> list[Shard]:
 
 def _write_index(directory: Path, name: str, shards: Sequence[Shard]) -> None:
     index = {"encoder": ENCODER_ID, "shards": [asdict(shard) for shard in shards]}
-    _replace_file(directory / f"{name}.json", json.dumps(index).encode())
-
-
-def _replace_file(path: Path, data: bytes) -> None:
-    """Write so that after a crash `path` holds either what it held or all of `data`."""
-    temporary = path.with_name(f"{path.name}.partial")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    with replacing(directory / f"{name}.json") as temporary:
+        temporary.write_text(json.dumps(index), encoding="utf-8")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -8,7 +8,6 @@ set anew from the seed at every step. Training runs on the CPU.
 
 import json
 import math
-import os
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -19,12 +18,12 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, m
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import AdamW, Muon, Optimizer
 
 from retrieval.errors import InvalidRequestError, PaelleraError
 from retrieval.precision import fast_cpu_dtype
+from training.files import replacing, save_tensors
 
 CHECKPOINT = "checkpoint.safetensors"
 
@@ -247,18 +246,14 @@ def _save(
     history: list[dict[str, float]],
     settings: Mapping[str, Any],
 ) -> None:
-    tensors = {f"model.{name}": tensor.contiguous() for name, tensor in recipe.trained.state_dict().items()}
+    tensors = {f"model.{name}": tensor for name, tensor in recipe.trained.state_dict().items()}
     for number, optimizer in enumerate(optimizers):
         for index, state in optimizer.state_dict()["state"].items():
             for name, value in state.items():
-                tensors[f"optimizer.{number}.{index}.{name}"] = torch.as_tensor(value).contiguous()
+                tensors[f"optimizer.{number}.{index}.{name}"] = torch.as_tensor(value)
     place = recipe.stream.place()
     meta = {"step": step, "history": history, "place": place, "settings": settings}
-    temporary = path.with_suffix(".tmp")
-    save_file(tensors, temporary, metadata={"run": json.dumps(meta)})
-    with temporary.open("rb") as written:
-        os.fsync(written.fileno())
-    temporary.replace(path)
+    save_tensors(tensors, path, {"run": json.dumps(meta)})
 
 
 def _load(
@@ -317,7 +312,6 @@ def _draw_loss(history: list[dict[str, float]], folder: Path) -> None:
     axes.plot([row["step"] for row in history], [row["loss"] for row in history])
     axes.set(xlabel="step", ylabel="training loss", title=folder.name)
     axes.grid(alpha=0.3)
-    temporary = folder / "loss.tmp.png"
-    figure.savefig(temporary, dpi=120)
+    with replacing(folder / "loss.png") as temporary:
+        figure.savefig(temporary, dpi=120, format="png")
     pyplot.close(figure)
-    temporary.replace(folder / "loss.png")

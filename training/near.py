@@ -20,6 +20,7 @@ from torch import Tensor
 from retrieval.e5 import E5Encoder
 from retrieval.errors import InvalidRequestError, PaelleraError
 from training.corpus import read_captions
+from training.files import replacing
 
 
 def nearest(vectors: Tensor, k: int, *, among: Tensor | None = None, chunk: int = 2048) -> Tensor:
@@ -74,12 +75,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     owner = torch.tensor([i for i, photo in enumerate(photos) for _ in captions[photo]])
     means = torch.zeros(len(photos), vectors.shape[1]).index_add_(0, owner, vectors)
     table = nearest(torch.nn.functional.normalize(means, dim=1), options.k).tolist()
-    temporary = options.output.with_suffix(".tmp")
-    temporary.write_text(
-        json.dumps({photo: [photos[i] for i in row] for photo, row in zip(photos, table, strict=True)}),
-        encoding="utf-8",
-    )
-    temporary.replace(options.output)
+    near = {photo: [photos[i] for i in row] for photo, row in zip(photos, table, strict=True)}
+    with replacing(options.output) as temporary:
+        temporary.write_text(json.dumps(near), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -58,7 +58,7 @@ class WordSubstitution:
         neighbours: Sequence[Sequence[int]],
         rng: random.Random,
     ) -> tuple[Captions, Captions]:
-        """Captions to learn and their neighbours, with one to three shared words replaced in both."""
+        """Captions to learn and their neighbours, with one to five shared words replaced in both."""
         learnt_words = [self._words(caption, language) for caption in learnt]
         neighbour_words = [self._words(caption, language) for caption in neighbours]
         shared = {word for caption in learnt_words for word in caption}

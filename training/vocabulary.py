@@ -8,6 +8,7 @@ import sentencepiece
 
 from models.language.tokenizer import BOS, EOS, PAD, SEPARATOR, UNK
 from training.corpus import CaptionCorpus
+from training.files import replacing
 
 
 def language_weights(corpus: CaptionCorpus, exponent: float, floor: float = 0.0) -> dict[str, float]:
@@ -49,8 +50,7 @@ def train_vocabulary(
 ) -> None:
     """Write a unigram SentencePiece model with byte fallback to `output`, trained on captions and prompts."""
     rng = random.Random(seed)
-    temporary = output.with_suffix(".tmp")
-    with temporary.open("wb") as writer:
+    with replacing(output) as temporary, temporary.open("wb") as writer:
         sentencepiece.SentencePieceTrainer.train(
             sentence_iterator=_sample(corpus, prompts, sentences, exponent, rng),
             model_writer=writer,
@@ -68,4 +68,3 @@ def train_vocabulary(
             user_defined_symbols=[SEPARATOR],
             minloglevel=1,
         )
-    temporary.replace(output)
