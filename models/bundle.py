@@ -66,6 +66,8 @@ class Bundle:
                 d_hidden=part.d_hidden,
                 dimension=part.dimension,
                 text_languages=part.text_languages,
+                vocabulary=part.vocabulary,
+                d_token=part.d_token,
                 bank=part.bank,
             )
         )

@@ -19,6 +19,7 @@ from models.fusion.bridge import Bridge
 from models.generation import GenerationSettings, Hypothesis, generate
 from models.language.xglm import XGLM
 from models.manifest import GenerationDefaults
+from models.neighbour_cache import Copying
 from models.prompts.builder import PromptBuilder
 from models.vision.efficientnet_lite import EfficientNetLite
 from models.vision.features import VisionFeatures
@@ -154,9 +155,10 @@ class Captioner:
         started = time.perf_counter()
         features = self._encode(images)
         encoded = time.perf_counter()
+        novelty = self._embedder.novelty(features.pooled, features.class_logits)
         neighbours = self._retrieve(features, languages, k)  # [image][language]
         retrieved = time.perf_counter()
-        hypotheses = self._generate(features, languages, neighbours, generation)  # [image * languages]
+        hypotheses = self._generate(features, languages, neighbours, novelty, generation)
         generated = time.perf_counter()
         for stage, seconds in (
             ("encode", encoded - started),
@@ -188,9 +190,8 @@ class Captioner:
         images = len(features.pooled)
         if k == 0:
             return [[[] for _ in languages] for _ in range(images)]
-        return self.datastore.neighbours(
-            self._embed(features), [languages] * images, k, min_score=self._defaults.min_score
-        )
+        lowest = min(self._defaults.min_score, self._defaults.min_score_new)
+        return self.datastore.neighbours(self._embed(features), [languages] * images, k, min_score=lowest)
 
     @torch.inference_mode()
     def _generate(
@@ -198,11 +199,16 @@ class Captioner:
         features: VisionFeatures,
         languages: Sequence[str],
         neighbours: Sequence[Sequence[Sequence[Neighbour]]],
+        novelty: NDArray[np.float32],
         generation: GenerationSettings,
     ) -> list[list[Hypothesis]]:
+        """Hypotheses of each language of each image in turn, (images * languages) rows."""
+        # Neighbours that fit badly mislead; of a photo unlike those the bridge knows they still tell more.
+        familiar, new = self._defaults.min_score, self._defaults.min_score_new
+        least = (familiar + (new - familiar) * novelty).tolist()
         prompts = [
-            self._prompts.build(language, [neighbour.text for neighbour in found])
-            for per_language in neighbours
+            self._prompts.build(language, [n.text for n in found if n.score >= least_here])
+            for per_language, least_here in zip(neighbours, least, strict=True)
             for language, found in zip(languages, per_language, strict=True)
         ]
         longest = max(map(len, prompts)) + generation.max_new_tokens
@@ -215,6 +221,8 @@ class Captioner:
         weight = self._language_model.embed_tokens.weight
         state = self._bridge.prepare(features.tokens.to(weight.dtype))
         rows = torch.arange(len(neighbours), device=weight.device).repeat_interleave(len(languages))
+        # The less a photo is like those the bridge was trained on, the more of the neighbours' words.
+        copied = (self._defaults.copy_weight * novelty).repeat(len(languages)).tolist()
         hypotheses: list[list[Hypothesis]] = []
         for start in range(0, len(prompts), _ROWS_AT_ONCE):  # more than one only for very many languages
             chunk = slice(start, start + _ROWS_AT_ONCE)
@@ -224,6 +232,7 @@ class Captioner:
                 generation,
                 bridge=self._bridge,
                 bridge_state=state.select(rows[chunk]),
+                copying=Copying([*map(self._prompts.continuations, prompts[chunk])], copied[chunk]),
             )
         return hypotheses
 

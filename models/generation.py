@@ -17,6 +17,7 @@ from models.fusion.bridge import Bridge, BridgeState
 from models.language.cache import KeyValueCache
 from models.language.tokenizer import BOS, EOS, PAD, UNK
 from models.language.xglm import XGLM
+from models.neighbour_cache import Copying, NeighbourCache
 
 _NEVER = float("-inf")
 
@@ -116,6 +117,7 @@ def generate(
     *,
     bridge: Bridge[Any] | None = None,
     bridge_state: BridgeState | None = None,
+    copying: Copying | None = None,
 ) -> list[list[Hypothesis]]:
     """Continue each prompt.
 
@@ -124,6 +126,7 @@ def generate(
         prompts: token ids, none empty; lengths may differ.
         settings: how tokens are chosen.
         bridge, bridge_state: the image, prepared, one row a prompt.
+        copying: what to take over from the prompts' neighbours; None for nothing.
 
     Returns:
         For each prompt `settings.num_captions` hypotheses, best first. Those cut by the length limit come
@@ -134,13 +137,18 @@ def generate(
     """
     if not prompts or not all(prompts):
         raise ValueError("every prompt needs at least one token")
-    cache, logits, beams = _prefill(model, prompts, settings, bridge, bridge_state)
+    cache, hidden, beams = _prefill(model, prompts, settings, bridge, bridge_state)
     prompt_width = cache.length
+    neighbour_cache = None if copying is None else NeighbourCache(copying, hidden)
+    hidden = hidden[torch.arange(len(prompts)), beams.prompt_lengths - 1][:, None]
     finished = [_Finished(settings) for _ in prompts]
     uniforms = torch.Generator().manual_seed(settings.seed)
     choose = _search if settings.temperature is None else _sample
     for step in range(settings.max_new_tokens):
-        log_probabilities = _constrain(logits, beams, step, settings)
+        log_probabilities = _log_softmax(model.logits(hidden))
+        if neighbour_cache is not None:
+            log_probabilities = neighbour_cache.mix(hidden, log_probabilities)
+        log_probabilities = _constrain(log_probabilities, beams, step, settings)
         done = choose(beams, log_probabilities, finished, settings, uniforms)
         if bool(done.all()) or step + 1 == settings.max_new_tokens:
             beams.keep((~done).nonzero()[:, 0])
@@ -150,7 +158,9 @@ def generate(
             beams.keep(kept)
             cache.keep_rows(kept)
             bridge_state = None if bridge_state is None else bridge_state.select(kept)
-        logits = _step(model, cache, prompt_width, beams, bridge, bridge_state)
+            if neighbour_cache is not None:
+                neighbour_cache.keep(kept)
+        hidden = _step(model, cache, prompt_width, beams, bridge, bridge_state)
     _take_unfinished(beams, finished, settings)
     return [entry.hypotheses for entry in finished]
 
@@ -162,7 +172,7 @@ def _prefill(
     bridge: Bridge[Any] | None,
     bridge_state: BridgeState | None,
 ) -> tuple[KeyValueCache, Tensor, _Beams]:
-    """Run the prompts; return the cache, logits (B, 1, V) of the first new token, and empty beams."""
+    """Run the prompts; return the cache, hidden states (B, P, D), and empty beams."""
     device = model.embed_tokens.weight.device
     lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)
     width, batch = int(lengths.max()), len(prompts)
@@ -172,7 +182,6 @@ def _prefill(
     causal = torch.ones(width, width, dtype=torch.bool, device=device).tril()[None, None]
     hidden = model(ids, mask=causal, bridge=bridge, bridge_state=bridge_state, cache=cache)
     cache.advance(width)
-    last = hidden[torch.arange(batch, device=device), lengths - 1]
     beams = _Beams(
         rows=torch.arange(batch, device=device),
         prompt_lengths=lengths,
@@ -181,7 +190,7 @@ def _prefill(
         past=torch.empty(batch, 1, 0, dtype=torch.bool, device=device),
         ended=torch.zeros(batch, settings.width, dtype=torch.bool, device=device),
     )
-    return cache, model.logits(last)[:, None], beams
+    return cache, hidden, beams
 
 
 def _step(
@@ -192,24 +201,27 @@ def _step(
     bridge: Bridge[Any] | None,
     bridge_state: BridgeState | None,
 ) -> Tensor:
-    """Feed the newest token of every sequence; return logits (B, W, V)."""
+    """Feed the newest token of every sequence; return hidden states (B, W, D)."""
     _, width, length = beams.ids.shape
     real = torch.arange(prompt_width, device=beams.ids.device) < beams.prompt_lengths[:, None]  # (B, P)
     mask = torch.cat([real[:, None].expand(-1, width, -1), beams.past], dim=2)[
         :, None
     ]  # (B, 1, W, P + nodes)
     positions = (beams.prompt_lengths + length - 1)[:, None].expand(-1, width)
-    hidden = model(
+    hidden: Tensor = model(
         beams.ids[:, :, -1], positions, mask, bridge=bridge, bridge_state=bridge_state, cache=cache
     )
     cache.advance(width)
-    return model.logits(hidden)
+    return hidden
 
 
-def _constrain(logits: Tensor, beams: _Beams, step: int, settings: GenerationSettings) -> Tensor:
-    """Log-probabilities (B, W, V) in fp32, minus infinity where a token is not allowed now."""
+def _log_softmax(logits: Tensor) -> Tensor:
     scores = logits.float()
-    scores = scores - scores.logsumexp(dim=-1, keepdim=True)
+    return scores - scores.logsumexp(dim=-1, keepdim=True)
+
+
+def _constrain(scores: Tensor, beams: _Beams, step: int, settings: GenerationSettings) -> Tensor:
+    """Log-probabilities (B, W, V), in place: minus infinity where a token is not allowed now."""
     scores[..., [BOS, PAD, UNK, *settings.banned]] = _NEVER
     if step < settings.min_new_tokens:
         scores[..., EOS] = _NEVER

@@ -45,6 +45,8 @@ class EmbedderPart(_Record):
     d_hidden: PositiveInt
     dimension: PositiveInt
     text_languages: PositiveInt  # languages whose texts have a map of their own
+    vocabulary: NonNegativeInt  # tokens that have a vector of their own
+    d_token: PositiveInt  # of these vectors
     bank: NonNegativeInt  # photos that tell which captions are near to everything
 
 
@@ -75,7 +77,9 @@ class GenerationDefaults(_Record):
     length_penalty: float
     no_repeat_ngram: NonNegativeInt
     neighbours: NonNegativeInt
-    min_score: float  # retrieved captions under this cosine stay out of the prompt
+    min_score: float  # retrieved captions under this cosine stay out of a familiar photo's prompt
+    min_score_new: float  # and under this out of a wholly new photo's; those under both are not shown
+    copy_weight: Annotated[float, Field(ge=0, lt=1)]  # share of the neighbours' words at wholly new photos
 
 
 class BundleManifest(_Record):

@@ -20,7 +20,14 @@ TEXT_PREFIX: Prefix = "passage: "  # multilingual-e5 wants a prefix; one for all
 # The coordinate that holds a caption's nearness to everything. Scale (of cosines) and weight were chosen on
 # the development photos.
 _HUB_AXIS, _HUB_SCALE, _HUB_WEIGHT = 0.3, 20.0, 0.75
-_BLOCK = 4096  # captions compared with the bank at once, which bounds the memory
+_BLOCK = 4096  # captions embedded at once, which bounds the memory
+# A photo is as far from the bank as its few nearest there are. It is wholly new when farther than 98 % of
+# the bank's own photos are from the others, and not at all when nearer than the farthest 5 %.
+_NEAREST = 10
+_NEW, _FAMILIAR = 0.02, 0.05
+
+_PADDING, _UNKNOWN = 0, 1  # places of `Texts.tokens` that are no token of the vocabulary
+_MAX_TOKENS = 64  # of a text that are looked up
 
 
 @dataclass(frozen=True)
@@ -33,7 +40,23 @@ class EmbedderConfig:
     d_hidden: int = 768  # of the image side's perceptron
     dimension: int = 384  # of the shared space
     text_languages: int = 10  # languages whose texts have a map of their own
+    vocabulary: int = 0  # tokens that have a vector of their own
+    d_token: int = 128  # of these vectors
     bank: int = 0  # photos that tell which captions are near to everything
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Captions as the text encoder reads them."""
+
+    sentences: Tensor  # (..., d_text) its sentence vectors
+    tokens: Tensor  # (..., T) int64, its tokens as places in a space's vocabulary (`SharedSpace.look_up`)
+
+    def __getitem__(self, index: Tensor | slice) -> "Texts":
+        return Texts(self.sentences[index], self.tokens[index])
+
+    def __len__(self) -> int:
+        return len(self.sentences)
 
 
 class SharedSpace(nn.Module):
@@ -41,7 +64,9 @@ class SharedSpace(nn.Module):
 
     The text side is a linear map of centred sentence vectors, and beside it one for each language: people
     describe the same photo differently in each, and one map for all of them finds less in all. Which
-    language a text is in shows in its sentence vector; a linear classifier reads it off. The image side is a
+    language a text is in shows in its sentence vector; a linear classifier reads it off. A mean over all
+    tokens blurs single words, so the words common in photos' captions have vectors of their own, whose
+    weighted mean is added: a bag of words beside the sentence. The image side is a
     linear map, a perceptron, and one vector for each ImageNet class, mixed by the classifier's probabilities
     (as ConSE does, Norouzi et al., ICLR 2014). The class vectors begin as the class names' own, so that
     things which no training photo shows, but ImageNet does, are found by name.
@@ -49,18 +74,27 @@ class SharedSpace(nn.Module):
     `embed_image` and `embed_text` are what is trained. `query_vectors` and `entry_vectors` are what a search
     compares: they have one more coordinate, which takes from a caption's score how near it is to photos at
     large. Without it a few captions that are near to everything ("hubs") stand before the right ones
-    (QB-Norm: Bogolin et al., CVPR 2022).
+    (QB-Norm: Bogolin et al., CVPR 2022). And in the query of a photo unlike all training photos, of which the
+    image side knows little, the class vectors count double.
     """
 
     image_mean: Tensor
     image_scale: Tensor
     text_mean: Tensor
+    vocabulary: Tensor
     bank: Tensor
     bank_mean: Tensor
 
-    def __init__(self, config: EmbedderConfig, dropout: float = 0.0, text_dropout: float = 0.0) -> None:
+    def __init__(
+        self,
+        config: EmbedderConfig,
+        dropout: float = 0.0,
+        text_dropout: float = 0.0,
+        token_dropout: float = 0.0,
+    ) -> None:
         super().__init__()
         self.config = config
+        self.token_dropout = token_dropout
         self.register_buffer("image_mean", torch.zeros(config.d_image))
         self.register_buffer("image_scale", torch.ones(()))
         self.register_buffer("text_mean", torch.zeros(config.d_text))
@@ -74,6 +108,11 @@ class SharedSpace(nn.Module):
             torch.zeros(config.text_languages, config.d_text, config.dimension)
         )
         self.language_bias = nn.Parameter(torch.zeros(config.text_languages, config.dimension))
+        if config.vocabulary:
+            self.register_buffer("vocabulary", torch.zeros(config.vocabulary, dtype=torch.int64))
+            self.token_vectors = nn.Parameter(torch.zeros(config.vocabulary + 2, config.d_token))
+            self.token_weight = nn.Parameter(torch.zeros(config.vocabulary + 2))  # logarithms
+            self.token_map = nn.Linear(config.d_token, config.dimension, bias=False)
         if config.bank:
             self.register_buffer("bank", torch.zeros(config.bank, config.dimension))
             self.register_buffer("bank_mean", torch.zeros(()))
@@ -88,23 +127,27 @@ class SharedSpace(nn.Module):
         nn.init.normal_(self.image_down.weight, std=0.01)
         nn.init.eye_(self.text_linear.weight)
         nn.init.zeros_(self.text_linear.bias)
+        if self.config.vocabulary:
+            nn.init.normal_(self.token_vectors, std=0.1)
+            nn.init.zeros_(self.token_vectors[_UNKNOWN])  # makes the bag smaller and nothing else
+            nn.init.normal_(self.token_map.weight, std=0.15)
 
     def embed_image(self, pooled: Tensor, class_logits: Tensor) -> Tensor:
         """L2-normalised (B, E) of pooled vectors (B, d_image) and class scores (B, num_classes)."""
-        x = self.dropout((pooled - self.image_mean) / self.image_scale)
-        seen = self.image_linear(x) + self.image_down(self.dropout(F.gelu(self.image_up(x))))
-        # At unit length, or its twentyfold length would drown a class that the classifier is sure of.
-        return F.normalize(F.normalize(seen, dim=-1) + class_logits.softmax(dim=-1) @ self.classes, dim=-1)
+        seen, classes = self._image_parts(pooled, class_logits)
+        return F.normalize(seen + classes, dim=-1)
 
-    def embed_text(self, sentences: Tensor, language: int | None = None) -> Tensor:
-        """L2-normalised (..., E) of sentence vectors (..., d_text).
+    def embed_text(self, texts: Texts, language: int | None = None) -> Tensor:
+        """L2-normalised (..., E) of captions.
 
         Args:
             language: index of the language all of them are in; read off each vector by default.
         """
-        centred = self.centred(sentences)
+        centred = self.centred(texts.sentences)
         x = self.text_dropout(centred)
         mapped = self.text_linear(x)
+        if self.config.vocabulary:
+            mapped = mapped + self.token_map(self._mean_token(texts.tokens))
         if language is not None:
             mapped = mapped + self._map_language(x, language)
         else:
@@ -113,6 +156,28 @@ class SharedSpace(nn.Module):
                 mapped = mapped + gate[..., index : index + 1] * self._map_language(x, index)
         return F.normalize(mapped, dim=-1)
 
+    def look_up(self, token_ids: Sequence[Sequence[int]]) -> Tensor:
+        """The text encoder's token ids of N texts as places in the vocabulary, (N, T) int64, padded."""
+        rows = [[self._places.get(token, _UNKNOWN) for token in tokens[:_MAX_TOKENS]] for tokens in token_ids]
+        width = max([1, *map(len, rows)])  # one at least: torch's bags cannot be empty
+        padded = [row + [_PADDING] * (width - len(row)) for row in rows]
+        return torch.tensor(padded, dtype=torch.int64).view(len(rows), width)
+
+    @cached_property
+    def _places(self) -> dict[int, int]:
+        tokens = self.vocabulary.tolist() if self.config.vocabulary else []
+        return {token: place for place, token in enumerate(tokens, start=_UNKNOWN + 1)}
+
+    def _mean_token(self, tokens: Tensor) -> Tensor:
+        """Weighted mean (..., d_token) of the vectors of tokens (..., T)."""
+        if self.training and self.token_dropout:
+            tokens = tokens.masked_fill(torch.rand(tokens.shape) < self.token_dropout, _PADDING)
+        flat = tokens.flatten(0, -2)
+        weights = self.token_weight[flat].exp() * (flat != _PADDING)
+        weights = weights / weights.sum(dim=1, keepdim=True).clamp(min=1e-6)
+        mean = F.embedding_bag(flat, self.token_vectors, per_sample_weights=weights, mode="sum")
+        return mean.view(*tokens.shape[:-1], -1)
+
     @property
     def vector_dimension(self) -> int:
         """Of the vectors that a search compares."""
@@ -120,26 +185,55 @@ class SharedSpace(nn.Module):
 
     def query_vectors(self, pooled: Tensor, class_logits: Tensor) -> Tensor:
         """L2-normalised (B, vector_dimension) of images, from what `embed_image` takes."""
-        image = self.embed_image(pooled, class_logits)
         if not self.config.bank:
-            return image
+            return self.embed_image(pooled, class_logits)
+        seen, classes = self._image_parts(pooled, class_logits)
+        novelty = self._distance_novelty(F.normalize(seen + classes, dim=-1))
+        image = F.normalize(seen + (1 + novelty[:, None]) * classes, dim=-1)
         hub = image.new_full((len(image), 1), _HUB_AXIS)
         return torch.cat([image * (1 - _HUB_AXIS**2) ** 0.5, hub], dim=1)
 
-    def entry_vectors(self, sentences: Tensor) -> Tensor:
-        """L2-normalised (N, vector_dimension) of captions, from sentence vectors (N, d_text)."""
-        text = self.embed_text(sentences)
+    def novelty(self, pooled: Tensor, class_logits: Tensor) -> Tensor:
+        """How unlike all training photos images are, (B,) from 0 to 1; 0 without a bank."""
+        if not self.config.bank:
+            return pooled.new_zeros(len(pooled))
+        return self._distance_novelty(self.embed_image(pooled, class_logits))
+
+    def entry_vectors(self, texts: Texts) -> Tensor:
+        """L2-normalised (N, vector_dimension) of N captions."""
+        blocks = [self._entry_block(texts[start : start + _BLOCK]) for start in range(0, len(texts), _BLOCK)]
+        return torch.cat(blocks)
+
+    def _entry_block(self, texts: Texts) -> Tensor:
+        text = self.embed_text(texts)
         if not self.config.bank:
             return text
         nearness = self.bank_nearness(text) - self.bank_mean
         hub = (-_HUB_WEIGHT / _HUB_AXIS * nearness).clamp(-0.9, 0.9)[:, None]
         return torch.cat([text * (1 - hub.square()).sqrt(), hub], dim=1)
 
+    def _image_parts(self, pooled: Tensor, class_logits: Tensor) -> tuple[Tensor, Tensor]:
+        """What the training photos taught and what the classes' names say, (B, E) each."""
+        x = self.dropout((pooled - self.image_mean) / self.image_scale)
+        seen = self.image_linear(x) + self.image_down(self.dropout(F.gelu(self.image_up(x))))
+        # At unit length, or its twentyfold length would drown a class that the classifier is sure of.
+        return F.normalize(seen, dim=-1), class_logits.softmax(dim=-1) @ self.classes
+
+    def _distance_novelty(self, image: Tensor) -> Tensor:
+        new, familiar = self._familiarity_range
+        return ((familiar - _familiarity(image @ self.bank.t())) / max(familiar - new, 1e-6)).clamp(0, 1)
+
+    @cached_property
+    def _familiarity_range(self) -> tuple[float, float]:
+        """The familiarity at which a photo is wholly new, and at which not at all."""
+        among = self.bank @ self.bank.t()
+        among.fill_diagonal_(-1)
+        new, familiar = _familiarity(among).quantile(torch.tensor([_NEW, _FAMILIAR])).tolist()
+        return new, familiar
+
     def bank_nearness(self, text: Tensor) -> Tensor:
         """How near vectors (N, E) are to the photos of the bank: a soft maximum of cosines, (N,)."""
-        blocks = [text[start : start + _BLOCK] for start in range(0, len(text), _BLOCK)]
-        nearness = [(block @ self.bank.t() * _HUB_SCALE).logsumexp(dim=1) for block in blocks]
-        return torch.cat(nearness) / _HUB_SCALE
+        return (text @ self.bank.t() * _HUB_SCALE).logsumexp(dim=1) / _HUB_SCALE
 
     def centred(self, sentences: Tensor) -> Tensor:
         """Sentence vectors (..., d_text) without what all have in common, at about unit length."""
@@ -148,6 +242,11 @@ class SharedSpace(nn.Module):
 
     def _map_language(self, x: Tensor, language: int) -> Tensor:
         return x @ self.language_weight[language] + self.language_bias[language]
+
+
+def _familiarity(cosines: Tensor) -> Tensor:
+    """Mean cosine to the nearest photos, (B,) of (B, bank)."""
+    return cosines.topk(min(_NEAREST, cosines.shape[1]), dim=1).values.mean(dim=1)
 
 
 class Embedder:
@@ -180,8 +279,9 @@ class Embedder:
         """
         if not texts:
             return np.empty((0, self.dimension), dtype=np.float32)
-        vectors = self._encoder.encode(texts, prefix=TEXT_PREFIX, progress=progress)
-        embedded: NDArray[np.float32] = self._space.entry_vectors(vectors).numpy()
+        sentences = self._encoder.encode(texts, prefix=TEXT_PREFIX, progress=progress)
+        tokens = self._space.look_up(self._encoder.tokenizer.encode(texts))
+        embedded: NDArray[np.float32] = self._space.entry_vectors(Texts(sentences, tokens)).numpy()
         return embedded
 
     @torch.inference_mode()
@@ -191,3 +291,11 @@ class Embedder:
             pooled.float().cpu(), class_logits.float().cpu()
         ).numpy()
         return embedded
+
+    @torch.inference_mode()
+    def novelty(self, pooled: Tensor, class_logits: Tensor) -> NDArray[np.float32]:
+        """How unlike the photos it was trained on images are, (B,) from 0 to 1; what `embed_pooled` takes."""
+        novelty: NDArray[np.float32] = self._space.novelty(
+            pooled.float().cpu(), class_logits.float().cpu()
+        ).numpy()
+        return novelty

@@ -8,7 +8,9 @@ import torch
 
 from models.fusion.cross_attention import CrossAttentionBridge, CrossAttentionConfig, CrossAttentionState
 from models.generation import GenerationSettings, Hypothesis, generate
+from models.language.tokenizer import PAD
 from models.language.xglm import XGLM, XGLMConfig
+from models.neighbour_cache import Copying
 
 CONFIG = XGLMConfig(vocab_size=40, d_model=32, num_layers=2, num_heads=4, ffn_dim=64, max_positions=64)
 PROMPTS = [[2, 5, 6, 7, 8, 9, 10], [2, 11], [2, 12, 13, 14], [2, 30, 31, 32, 33]]
@@ -46,9 +48,18 @@ def naive_log_probabilities(
     ids: list[int],
     prompt: int,
     least: int,
+    copying: tuple[list[int], float] = ([], 0.0),
 ) -> torch.Tensor:
     hidden = model(torch.tensor([ids]), bridge=bridge, bridge_state=state)
     scores = model.logits(hidden)[0, -1].log_softmax(-1)
+    continuations, weight = copying
+    offered = [place for place, token in enumerate(continuations) if token != PAD]
+    if offered:
+        alike = torch.cosine_similarity(hidden[0, offered], hidden[0, -1:], dim=-1)
+        probabilities = (1 - weight) * scores.exp()
+        for place, share in zip(offered, (alike / 0.1).softmax(dim=0), strict=True):
+            probabilities[continuations[place]] += weight * share
+        scores = probabilities.log()
     scores[[0, 1, 3]] = -math.inf
     if len(ids) - prompt < least:
         scores[2] = -math.inf
@@ -61,6 +72,7 @@ def naive_beam_search(
     state: CrossAttentionState,
     prompt: list[int],
     s: GenerationSettings,
+    copying: tuple[list[int], float] = ([], 0.0),
 ) -> list[Hypothesis]:
     running: list[tuple[float, list[int]]] = [(0.0, [])]
     finished: list[Hypothesis] = []
@@ -68,7 +80,7 @@ def naive_beam_search(
         candidates = []
         for score, ids in running:
             scores = naive_log_probabilities(
-                model, bridge, state, prompt + ids, len(prompt), s.min_new_tokens
+                model, bridge, state, prompt + ids, len(prompt), s.min_new_tokens, copying
             )
             candidates += [(score + float(scores[token]), [*ids, token]) for token in range(len(scores))]
         candidates.sort(key=lambda item: item[0], reverse=True)
@@ -101,6 +113,29 @@ def test_batched_search_equals_naive_search(
         assert [h.finished for h in actual[row]] == [h.finished for h in expected]
         for mine, naive in zip(actual[row], expected, strict=True):
             assert mine.log_probability == pytest.approx(naive.log_probability, abs=1e-4)
+
+
+CONTINUATIONS = [[1, 6, 7, 2, 9, 2, 1], [1, 1], [1, 13, 14, 2], [1, 31, 32, 33, 2]]
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("beams", [1, 3])
+def test_copying_in_a_batch_equals_naive_copying(
+    model: XGLM, bridge: CrossAttentionBridge, state: CrossAttentionState, beams: int
+) -> None:
+    settings = dataclasses.replace(SETTINGS, beams=beams)
+    weights = [0.4, 0.4, 0.0, 0.9]
+    copying = Copying(CONTINUATIONS, weights)
+    actual = generate(model, PROMPTS, settings, bridge=bridge, bridge_state=state, copying=copying)
+    plain = generate(model, PROMPTS, settings, bridge=bridge, bridge_state=state)
+    for row, prompt in enumerate(PROMPTS):
+        one = state.select(torch.tensor([row]))
+        offered = (CONTINUATIONS[row], weights[row])
+        (expected,) = naive_beam_search(model, bridge, one, prompt, settings, offered)
+        assert actual[row][0].ids == expected.ids
+        assert actual[row][0].log_probability == pytest.approx(expected.log_probability, abs=1e-4)
+    assert actual[1:3] == plain[1:3]  # nothing to copy, and none of it wanted
+    assert set(actual[3][0].ids) <= {31, 32, 33}
 
 
 @torch.inference_mode()

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from models.bundle import default_bundle
-from models.language.tokenizer import EOS, Tokenizer
+from models.language.tokenizer import EOS, PAD, Tokenizer
 from models.prompts.builder import MAX_NEIGHBOUR_TOKENS, PromptBuilder, load_templates
 from retrieval.errors import BundleError
 
@@ -42,6 +42,23 @@ def test_a_prompt_is_opening_neighbours_closing(
 
 def test_without_neighbours_only_the_closing_is_left(prompts: PromptBuilder, tokenizer: Tokenizer) -> None:
     assert tokenizer.decode(prompts.build("de", [])) == load_templates()["de"].closing
+
+
+def test_continuations_are_the_neighbours_and_their_ends(
+    prompts: PromptBuilder, tokenizer: Tokenizer
+) -> None:
+    neighbours = ["A dog runs.", "Two cats."]
+    first, second = tokenizer.encode(neighbours)
+    prompt = prompts.build("en", neighbours)
+    continuations = prompts.continuations(prompt)
+    assert len(continuations) == len(prompt)
+    assert [token for token in continuations if token != PAD] == [*first, EOS, *second, EOS]
+    for place, token in enumerate(continuations):
+        assert token in (PAD, EOS) or token == prompt[place + 1]
+
+
+def test_without_neighbours_nothing_is_continued(prompts: PromptBuilder) -> None:
+    assert set(prompts.continuations(prompts.build("de", []))) == {PAD}
 
 
 def test_long_neighbours_are_cut(prompts: PromptBuilder, tokenizer: Tokenizer) -> None:

@@ -4,6 +4,7 @@ from typing import cast
 import torch
 import torch.nn.functional as F
 
+from retrieval.embedder import Texts
 from training.embedder import (
     ContrastiveModel,
     EmbedderRecipe,
@@ -21,6 +22,7 @@ RUN = EmbedderRun.model_validate(
         "learning_rate": 1e-3,
         "dropout": 0,
         "text_dropout": 0,
+        "token_dropout": 0,
         "data": {name: Path("unused") for name in ("captions", "index", "features", "text_vectors")},
         "shape": {"d_hidden": 8, "dimension": 16},
     }
@@ -33,7 +35,9 @@ def batch(languages: list[int]) -> PairBatch:
         TextSide(
             language,
             torch.tensor([0, 2, 3]),
-            torch.randn(3, 2, 384, generator=generator),
+            Texts(
+                torch.randn(3, 2, 384, generator=generator), torch.randint(7, (3, 2, 5), generator=generator)
+            ),
             torch.tensor([[True, True], [True, False], [True, False]]),
         )
         for language in languages
@@ -42,14 +46,14 @@ def batch(languages: list[int]) -> PairBatch:
         torch.rand(6, 1280, generator=generator),
         torch.randn(6, 1000, generator=generator),
         sides,
-        torch.randn(2, 384, generator=generator),
+        Texts(torch.randn(2, 384, generator=generator), torch.tensor([[2, 3], [4, 0]])),
     )
 
 
 def image_gradient(languages: list[int], share: float) -> torch.Tensor:
     """What a step with these languages does to the image side; language 0 is the anchor."""
     torch.manual_seed(0)
-    model = ContrastiveModel(RUN, text_languages=3)
+    model = ContrastiveModel(RUN, text_languages=3, vocabulary=5)
     recipe = EmbedderRecipe(model, cast(PairStream, None), anchor=0, image_gradient=share)
     recipe.loss(batch(languages)).backward()  # type: ignore[no-untyped-call]
     gradient = model.space.image_linear.weight.grad
@@ -67,15 +71,16 @@ def test_only_the_anchor_shapes_the_image_side() -> None:
 def test_missing_captions_do_not_count() -> None:
     one = batch([0])
     side = one.texts[0]
-    garbage = side.sentences.clone()
-    garbage[1:, 1] = 1e3
+    garbage = Texts(side.texts.sentences.clone(), side.texts.tokens.clone())
+    garbage.sentences[1:, 1] = 1e3
+    garbage.tokens[1:, 1] = 6
     other = PairBatch(
         one.pooled,
         one.class_logits,
         [TextSide(0, side.photos, garbage, side.present)],
         one.class_names,
     )
-    model = ContrastiveModel(RUN, text_languages=3).eval()
+    model = ContrastiveModel(RUN, text_languages=3, vocabulary=5).eval()
     recipe = EmbedderRecipe(model, cast(PairStream, None), anchor=0, image_gradient=0.0)
     with torch.no_grad():
         assert torch.allclose(recipe.loss(one), recipe.loss(other))

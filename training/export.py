@@ -50,7 +50,10 @@ PROVENANCE = (
 
 
 def _bfloat16(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.to(torch.bfloat16) for name, tensor in weights.items()}
+    return {
+        name: tensor.to(torch.bfloat16) if tensor.is_floating_point() else tensor.to(torch.int32)
+        for name, tensor in weights.items()
+    }
 
 
 def export(config: BridgeRun, output: Path, generation: GenerationDefaults) -> BundleManifest:
@@ -83,6 +86,8 @@ def export(config: BridgeRun, output: Path, generation: GenerationDefaults) -> B
             d_hidden=space.config.d_hidden,
             dimension=space.config.dimension,
             text_languages=space.config.text_languages,
+            vocabulary=space.config.vocabulary,
+            d_token=space.config.d_token,
             bank=space.config.bank,
         ),
         language=LanguagePart(
@@ -122,15 +127,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--min-score", type=float, default=0.0, help="cosine under which a neighbour is not used"
     )
+    parser.add_argument("--min-score-new", type=float, default=0.0, help="the same for a wholly new photo")
+    parser.add_argument(
+        "--copy-weight", type=float, default=0.3, help="share of the neighbours' words at wholly new photos"
+    )
     options = parser.parse_args(arguments)
     generation = GenerationDefaults(
         max_tokens=options.max_tokens,
         min_tokens=3,
         beams=options.beams,
         length_penalty=options.length_penalty,
-        no_repeat_ngram=3,
+        no_repeat_ngram=2,
         neighbours=options.neighbours,
         min_score=options.min_score,
+        min_score_new=options.min_score_new,
+        copy_weight=options.copy_weight,
     )
     manifest = export(read_config(options.config, BridgeRun), options.output, generation)
     size = sum(record.bytes for record in manifest.files.values()) / 1e6

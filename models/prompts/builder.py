@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 
-from models.language.tokenizer import EOS, Tokenizer
+from models.language.tokenizer import EOS, PAD, Tokenizer
 
 MAX_NEIGHBOUR_TOKENS = 33  # as in PAELLA's training
 
@@ -49,3 +49,18 @@ class PromptBuilder:
             for part in [opening, *(caption[:MAX_NEIGHBOUR_TOKENS] for caption in neighbours)]:
                 ids += [*part, self.tokenizer.separator_id]
         return ids + closing
+
+    def continuations(self, prompt: Sequence[int]) -> list[int]:
+        """What follows each token of a prompt inside its neighbours: (P,) token ids.
+
+        EOS at the last token of a neighbour, PAD at tokens that are no part of one. The token before a
+        neighbour's first counts as part of it: its continuation is how a caption begins.
+        """
+        separator = self.tokenizer.separator_id
+        total = prompt.count(separator)
+        seen, follows = 0, []
+        for token, following in zip(prompt, [*prompt[1:], PAD], strict=True):
+            seen += token == separator
+            inside = 0 < seen < total
+            follows.append((EOS if following == separator else following) if inside else PAD)
+        return follows
