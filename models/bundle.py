@@ -4,14 +4,15 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from models.bridges import LanguageModelShape, build_bridge
 from models.captioner import Captioner
-from models.fusion.cross_attention import CrossAttentionBridge, CrossAttentionConfig
 from models.language.tokenizer import Tokenizer
 from models.language.xglm import XGLM, XGLMConfig
 from models.manifest import BundleManifest, read_manifest, verify_files
@@ -132,20 +133,13 @@ class Bundle:
         load_weights(model, self._weights(part.file), "language model")
         return model.eval().requires_grad_(False)
 
-    def _load_bridge(self) -> CrossAttentionBridge:
+    def _load_bridge(self) -> Any:
         part, language = self.manifest.bridge, self.manifest.language
+        shape = LanguageModelShape(language.num_layers, language.d_model, language.num_heads)
         try:
-            config = CrossAttentionConfig(
-                num_layers=language.num_layers,
-                d_model=language.d_model,
-                d_memory=part.d_memory,
-                num_heads=language.num_heads,
-                reduction=part.reduction,
-                query_scaling=part.query_scaling,
-            )
+            bridge = build_bridge(part.kind, part.settings, shape)
         except ValueError as error:
             raise BundleError(f"{self.path}: {error}") from error
-        bridge = CrossAttentionBridge(config)
         load_weights(bridge, self._weights(part.file), "bridge")
         return bridge.eval().requires_grad_(False)
 

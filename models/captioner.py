@@ -211,15 +211,17 @@ class Captioner:
             for per_language, least_here in zip(neighbours, least, strict=True)
             for language, found in zip(languages, per_language, strict=True)
         ]
+        weight = self._language_model.embed_tokens.weight
+        state = self._bridge.prepare(features.tokens.to(weight.dtype))
+        prefix = self._bridge.prefix(state)
         longest = max(map(len, prompts)) + generation.max_new_tokens
+        longest += 0 if prefix is None else prefix.shape[1]
         limit = self._language_model.config.max_positions
         if longest > limit:
             raise InvalidRequestError(
                 f"prompt and caption have {longest} tokens together, more than the model's "
                 f"{limit}: ask for fewer neighbours or a smaller max_tokens"
             )
-        weight = self._language_model.embed_tokens.weight
-        state = self._bridge.prepare(features.tokens.to(weight.dtype))
         rows = torch.arange(len(neighbours), device=weight.device).repeat_interleave(len(languages))
         # The less a photo is like those the bridge was trained on, the more of the neighbours' words.
         copied = (self._defaults.copy_weight * novelty).repeat(len(languages)).tolist()

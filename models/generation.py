@@ -66,6 +66,7 @@ class _Beams:
 
     rows: Tensor  # (B,) which prompt a row belongs to
     prompt_lengths: Tensor  # (B,)
+    prefix: int  # positions of the bridge's prefix in front of each prompt
     ids: Tensor  # (B, W, S)
     scores: Tensor  # (B, W) summed log-probabilities
     past: Tensor  # (B, W, nodes) bool: which nodes of the tree a sequence consists of
@@ -178,13 +179,16 @@ def _prefill(
     width, batch = int(lengths.max()), len(prompts)
     # Padding on the right: it comes after every real token, so the causal mask already hides it.
     ids = torch.tensor([[*prompt, *[PAD] * (width - len(prompt))] for prompt in prompts], device=device)
-    cache = model.new_cache(batch, width + settings.width * settings.max_new_tokens)
+    prefix = None if bridge is None or bridge_state is None else bridge.prefix(bridge_state)
+    prefix_width = 0 if prefix is None else prefix.shape[1]
+    cache = model.new_cache(batch, prefix_width + width + settings.width * settings.max_new_tokens)
     causal = torch.ones(width, width, dtype=torch.bool, device=device).tril()[None, None]
     hidden = model(ids, mask=causal, bridge=bridge, bridge_state=bridge_state, cache=cache)
-    cache.advance(width)
+    cache.advance(prefix_width + width)
     beams = _Beams(
         rows=torch.arange(batch, device=device),
         prompt_lengths=lengths,
+        prefix=prefix_width,
         ids=torch.empty(batch, 1, 0, dtype=torch.int64, device=device),
         scores=torch.zeros(batch, 1, device=device),
         past=torch.empty(batch, 1, 0, dtype=torch.bool, device=device),
@@ -203,7 +207,7 @@ def _step(
 ) -> Tensor:
     """Feed the newest token of every sequence; return hidden states (B, W, D)."""
     _, width, length = beams.ids.shape
-    real = torch.arange(prompt_width, device=beams.ids.device) < beams.prompt_lengths[:, None]  # (B, P)
+    real = torch.arange(prompt_width, device=beams.ids.device) < beams.prefix + beams.prompt_lengths[:, None]
     mask = torch.cat([real[:, None].expand(-1, width, -1), beams.past], dim=2)[
         :, None
     ]  # (B, 1, W, P + nodes)

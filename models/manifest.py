@@ -3,7 +3,7 @@
 import hashlib
 import json
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -20,6 +20,9 @@ from retrieval.errors import BundleError
 MANIFEST = "bundle.json"
 _LARGEST_MANIFEST = 2**20  # bytes
 
+BridgeKind = Literal[
+    "cross_attention", "gated_cross_attention", "query_transformer", "visual_prefix", "bottleneck"
+]
 FileName = Annotated[str, Field(pattern=r"^[0-9A-Za-z][0-9A-Za-z._-]{0,99}$")]  # never a path
 
 
@@ -62,12 +65,17 @@ class LanguagePart(_Record):
     max_positions: PositiveInt
 
 
-class BridgePart(_Record):
-    kind: Literal["cross_attention"]
+class BridgePart(BaseModel):
+    """Beside these the settings of its kind, which are checked when the bridge is built."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    kind: BridgeKind
     file: FileName
-    d_memory: PositiveInt
-    reduction: PositiveInt
-    query_scaling: Literal["unreduced", "reduced"]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
 
 
 class GenerationDefaults(_Record):

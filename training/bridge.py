@@ -12,15 +12,17 @@ bridge to take from the neighbours what it has never seen.
 import random
 from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
-from torch import Tensor
+from torch import Tensor, nn
 
-from models.fusion.cross_attention import CrossAttentionBridge, CrossAttentionConfig
+from models.bridges import LanguageModelShape, build_bridge
 from models.language.tokenizer import Tokenizer
 from models.language.xglm import XGLM
+from models.manifest import BridgeKind
 from models.prompts.builder import PromptBuilder, load_templates
 from retrieval.embedder import Texts
 from retrieval.errors import InvalidRequestError
@@ -55,10 +57,16 @@ class BridgeData(BaseModel):
 
 
 class BridgeShape(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    """Which bridge, and the settings of its config that do not follow from the language model."""
 
-    reduction: PositiveInt = 2
-    d_memory: PositiveInt = 1280
+    model_config = ConfigDict(extra="allow")  # they are checked when it is built
+
+    kind: BridgeKind = "cross_attention"
+    d_memory: PositiveInt = 1280  # width of a visual token
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {"d_memory": self.d_memory, **(self.model_extra or {})}
 
 
 class BridgeRun(RunConfig):
@@ -175,13 +183,13 @@ class BridgeRecipe:
 
     def __init__(
         self,
-        bridge: CrossAttentionBridge,
+        bridge: nn.Module,
         language_model: XGLM,
         features: FeatureCache,
         stream: ExampleStream,
         visual_tokens: int,
     ) -> None:
-        self.trained = bridge
+        self.trained: Any = bridge
         self.stream = stream
         self._model = language_model
         self._features = features
@@ -265,7 +273,7 @@ def train_bridge(config: BridgeRun, *, resume: bool) -> None:
     borrowed = _borrowed_examples(config, prompts, {row.image_id for row in rows})
     model = load_language_model(language, config.dropout).train()
     torch.manual_seed(config.seed)
-    bridge = CrossAttentionBridge(bridge_config(config, language.shape))
+    bridge = new_bridge(config, language.shape)
     recipe = BridgeRecipe(
         bridge,
         model,
@@ -281,12 +289,14 @@ def train_bridge(config: BridgeRun, *, resume: bool) -> None:
     train(recipe, config, resume=resume)
 
 
-def bridge_config(config: BridgeRun, language: LanguageShape) -> CrossAttentionConfig:
-    """The bridge's shape, for the language model it is trained into."""
-    return CrossAttentionConfig(
-        num_layers=language.num_layers,
-        d_model=language.d_model,
-        d_memory=config.shape.d_memory,
-        num_heads=language.num_heads,
-        reduction=config.shape.reduction,
-    )
+def new_bridge(config: BridgeRun, language: LanguageShape) -> Any:
+    """The bridge of a recipe with fresh weights, for the language model it is trained into.
+
+    Raises:
+        InvalidRequestError: its settings do not fit.
+    """
+    shape = LanguageModelShape(language.num_layers, language.d_model, language.num_heads)
+    try:
+        return build_bridge(config.shape.kind, config.shape.settings, shape)
+    except ValueError as error:
+        raise InvalidRequestError(str(error)) from error

@@ -1,8 +1,12 @@
-"""Recipes on disk: TOML files, each read into a typed model."""
+"""Recipes on disk: TOML files, each read into a typed model.
+
+A recipe may build on another: `extends` names a file beside it. What a recipe does not say is then taken from
+there; a table that it has replaces the other's as a whole.
+"""
 
 import tomllib
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -17,12 +21,12 @@ def read_config(path: Path, model: type[C]) -> C:
     Raises:
         InvalidRequestError: no such file, not TOML, or settings that do not fit; the message names them.
     """
-    try:
-        settings = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InvalidRequestError(f"cannot read the recipe {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InvalidRequestError(f"{path} is not TOML: {error}") from error
+    settings = _read(path)
+    if "extends" in settings:
+        base = _read(path.parent / str(settings.pop("extends")))
+        if "extends" in base:
+            raise InvalidRequestError(f"{path} extends a recipe that itself extends another")
+        settings = {**base, **settings}
     try:
         return model.model_validate(settings)
     except ValidationError as error:
@@ -30,3 +34,12 @@ def read_config(path: Path, model: type[C]) -> C:
             f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors(include_url=False)
         )
         raise InvalidRequestError(f"{path}: {problems}") from error
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InvalidRequestError(f"cannot read the recipe {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidRequestError(f"{path} is not TOML: {error}") from error

@@ -11,6 +11,7 @@ import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,7 +30,7 @@ from models.manifest import (
 from models.prompts.builder import load_templates
 from models.quantisation import quantise
 from retrieval.errors import PaelleraError
-from training.bridge import BridgeRun, bridge_config
+from training.bridge import BridgeRun, new_bridge
 from training.config import read_config
 from training.embedder import EmbedderRun, load_space
 from training.files import replacing, save_tensors
@@ -56,6 +57,12 @@ def _bfloat16(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
+def _settings(bridge: Any, language: LanguageRun) -> dict[str, Any]:
+    """Fields of a bridge's config that do not follow from the language model."""
+    follows = language.shape.model_dump()
+    return {name: value for name, value in vars(bridge).items() if name not in follows}
+
+
 def export(config: BridgeRun, output: Path, generation: GenerationDefaults) -> BundleManifest:
     """Write weights, vocabulary and manifest into `output`; its model card and datastore are left alone.
 
@@ -72,7 +79,6 @@ def export(config: BridgeRun, output: Path, generation: GenerationDefaults) -> B
     with replacing(output / VOCABULARY) as temporary:
         shutil.copyfile(language.output / VOCABULARY, temporary)
     files = {name: record_file(output / name) for name in (LANGUAGE, VOCABULARY, BRIDGE, EMBEDDER)}
-    bridge = bridge_config(config, language.shape)
     manifest = BundleManifest(
         format_version=1,
         name=output.name,
@@ -97,11 +103,9 @@ def export(config: BridgeRun, output: Path, generation: GenerationDefaults) -> B
             **language.shape.model_dump(exclude={"dropout"}),
         ),
         bridge=BridgePart(
-            kind="cross_attention",
+            kind=config.shape.kind,
             file=BRIDGE,
-            d_memory=bridge.d_memory,
-            reduction=bridge.reduction,
-            query_scaling=bridge.query_scaling,
+            **_settings(new_bridge(config, language.shape).config, language),
         ),
         generation=generation,
         licence=LICENCE,

@@ -1,7 +1,8 @@
 """The protocol by which visual memory enters a causal language model.
 
-`prepare` runs once per image, `layer` once per decoder layer and step. A decoder that takes a bridge calls
-`layer` in each of its layers, between self-attention and the feed-forward block; it knows no more than that.
+`prepare` runs once per image, `layer` once per decoder layer and step. A decoder that takes a bridge puts its
+`prefix`, if it has one, in front of the text and calls `layer` in each of its layers, between self-attention
+and the feed-forward block; it knows no more than that.
 """
 
 from typing import Protocol, Self, TypeVar
@@ -30,6 +31,10 @@ class Bridge(Protocol[StateT]):
             memory: (B, N, Dv) visual tokens.
             mask: (B, N) bool, True at real tokens; None if all are.
         """
+        ...
+
+    def prefix(self, state: StateT) -> Tensor | None:
+        """A soft prompt (B, P, D) for in front of the text; None if the image enters in the layers."""
         ...
 
     def layer(self, index: int, hidden_states: Tensor, state: StateT) -> Tensor:

@@ -137,7 +137,7 @@ class XGLM(nn.Module):
             input_ids: (B, T) int64.
             positions: (B, T) int64, place of each token in its sentence; 0..T-1 by default.
             mask: bool, True where token i may look at key j, broadcastable to (B, 1, T, K), K counting cached
-                positions too. None is causal, and allowed only without a cache.
+                positions too, a bridge's prefix among them. None is causal, and allowed only without a cache.
             bridge, bridge_state: how the image enters, and what was prepared of it for each row.
             cache: past keys and values; the caller advances it.
 
@@ -152,10 +152,19 @@ class XGLM(nn.Module):
         if positions is None:
             positions = torch.arange(input_ids.shape[1], device=input_ids.device)[None, :]
         x = self.embed_tokens(input_ids) * self.embedding_scale
+        prefix = None if bridge is None or bridge_state is None else bridge.prefix(bridge_state)
+        length = 0 if prefix is None else prefix.shape[1]
+        if length:
+            positions = positions + length
+        if prefix is not None and (cache is None or cache.length == 0):
+            x = torch.cat([prefix.to(x.dtype), x], dim=1)
+            own = torch.arange(length, device=x.device)[None, :]
+            positions = torch.cat([own.expand(len(positions), -1), positions], dim=1)
+            mask = None if mask is None else _with_prefix(mask, length)
         x = self.dropout(x + self.positions[positions + _POSITION_OFFSET].to(x.dtype))
         for index, layer in enumerate(self.layers):
             x = layer(index, x, mask, bridge, bridge_state, cache)
-        normalised: Tensor = self.layer_norm(x)
+        normalised: Tensor = self.layer_norm(x[:, -input_ids.shape[1] :])
         return normalised
 
     def logits(self, hidden_states: Tensor) -> Tensor:
@@ -174,6 +183,15 @@ class XGLM(nn.Module):
             dtype=weight.dtype,
             device=weight.device,
         )
+
+
+def _with_prefix(mask: Tensor, length: int) -> Tensor:
+    """The mask (B, 1, T, T) of a text with a causal prefix in front that all of it sees."""
+    batch, heads, queries, keys = mask.shape
+    whole = mask.new_ones(batch, heads, length + queries, length + keys)
+    whole[..., :length, :] = torch.ones(length, length + keys, dtype=torch.bool, device=mask.device).tril()
+    whole[..., length:, length:] = mask
+    return whole
 
 
 def from_transformers(weights: Mapping[str, Tensor], config: XGLMConfig) -> XGLM:

@@ -1,0 +1,106 @@
+"""Modalities that exchange information through a few bottleneck tokens alone.
+
+The Multimodal Bottleneck Transformer, Nagrani et al. (NeurIPS 2021, section 3.2). Up to the fusion layer each
+modality keeps to itself; from there on its tokens also see the bottlenecks, which every modality updates.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from models.fusion.blocks import FeedForward, MultiHeadAttention, init_weights
+
+Update = Literal["symmetric", "sequential"]
+
+
+class BottleneckEncoder(nn.Module):
+    """Transformer encoders of n modalities, joined by bottlenecks.
+
+    Args:
+        fusion_layer: L_f, the first layer that sees the bottlenecks; `num_layers` never fuses.
+        update: `symmetric` takes the mean of what the modalities make of the bottlenecks (their equation 9),
+            `sequential` lets one modality after the other update them.
+    """
+
+    def __init__(
+        self,
+        modalities: int,
+        d_model: int,
+        num_heads: int,
+        num_layers: int,
+        *,
+        fusion_layer: int,
+        num_bottlenecks: int = 4,
+        update: Update = "symmetric",
+    ) -> None:
+        super().__init__()
+        if d_model % num_heads:
+            raise ValueError(f"{num_heads} heads do not divide {d_model}")
+        if not 0 <= fusion_layer <= num_layers:
+            raise ValueError(f"there is no layer {fusion_layer} of {num_layers} to fuse from")
+        self.fusion_layer = fusion_layer
+        self.update = update
+        self.bottlenecks = nn.Parameter(torch.empty(num_bottlenecks, d_model).normal_(std=0.02))
+        self.layers = nn.ModuleList(
+            nn.ModuleList(_EncoderLayer(d_model, num_heads) for _ in range(modalities))
+            for _ in range(num_layers)
+        )
+        init_weights(self)
+
+    def forward(
+        self, inputs: Sequence[Tensor], masks: Sequence[Tensor | None] | None = None
+    ) -> tuple[list[Tensor], Tensor]:
+        """Encode a sequence (B, N_m, D) of each modality; `masks` (B, N_m) bool are True at real tokens.
+
+        Returns:
+            The encoded sequences, and the bottlenecks (B, num_bottlenecks, D).
+        """
+        sequences = list(inputs)
+        masks = masks or [None] * len(sequences)
+        bottlenecks = self.bottlenecks.to(sequences[0].dtype).expand(len(sequences[0]), -1, -1)
+        for index, layer in enumerate(self.layers):
+            assert isinstance(layer, nn.ModuleList)  # for the type checker
+            if index < self.fusion_layer:
+                sequences = [
+                    one(x, _rows(mask)) for one, x, mask in zip(layer, sequences, masks, strict=True)
+                ]
+                continue
+            updates = []
+            for number, (one, mask) in enumerate(zip(layer, masks, strict=True)):
+                length = sequences[number].shape[1]
+                if mask is not None:
+                    mask = torch.cat([mask, mask.new_ones(len(mask), bottlenecks.shape[1])], dim=1)
+                joined = one(torch.cat([sequences[number], bottlenecks], dim=1), _rows(mask))
+                sequences[number] = joined[:, :length]
+                updates.append(joined[:, length:])
+                if self.update == "sequential":
+                    bottlenecks = updates[-1]
+            if self.update == "symmetric":
+                bottlenecks = torch.stack(updates).mean(dim=0)
+        return sequences, bottlenecks
+
+    @staticmethod
+    def num_parameters(modalities: int, d_model: int, num_layers: int, num_bottlenecks: int) -> int:
+        layer = MultiHeadAttention.num_parameters(d_model, d_model) + FeedForward.num_parameters(d_model)
+        return num_bottlenecks * d_model + modalities * num_layers * (layer + 4 * d_model)
+
+
+class _EncoderLayer(nn.Module):
+    def __init__(self, width: int, num_heads: int) -> None:
+        super().__init__()
+        self.norm_attn = nn.LayerNorm(width)
+        self.attn = MultiHeadAttention(width, width, num_heads)
+        self.norm_ffn = nn.LayerNorm(width)
+        self.ffn = FeedForward(width)
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        normalised = self.norm_attn(x)
+        x = x + self.attn(normalised, normalised, mask)[0]
+        fed_forward: Tensor = x + self.ffn(self.norm_ffn(x))
+        return fed_forward
+
+
+def _rows(mask: Tensor | None) -> Tensor | None:
+    return None if mask is None else mask[:, None, None]
