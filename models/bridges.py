@@ -4,8 +4,8 @@ What a bridge is built of is in `models/fusion`; this is the one place that know
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import fields
+from typing import Any, Protocol
 
 from pydantic import TypeAdapter, ValidationError
 from torch import nn
@@ -26,13 +26,21 @@ _BRIDGES: dict[BridgeKind, tuple[type[Any], type[nn.Module]]] = {
 }
 
 
-@dataclass(frozen=True)
-class LanguageModelShape:
+_MAY_BE_ZERO = {"fusion_layer"}  # of all whole numbers that a bridge can be set to
+
+
+class LanguageModelShape(Protocol):
     """What a bridge needs to know of the language model it is put into."""
 
-    num_layers: int
-    d_model: int
-    num_heads: int
+    @property
+    def num_layers(self) -> int: ...
+    @property
+    def d_model(self) -> int: ...
+    @property
+    def num_heads(self) -> int: ...
+
+
+_FROM_THE_LANGUAGE_MODEL = {"num_layers", "d_model", "num_heads"}
 
 
 def build_bridge(kind: BridgeKind, settings: Mapping[str, Any], language: LanguageModelShape) -> Any:
@@ -42,13 +50,16 @@ def build_bridge(kind: BridgeKind, settings: Mapping[str, Any], language: Langua
         settings: fields of its config, those that follow from the language model left out.
 
     Raises:
-        ValueError: a setting is missing, unknown, of another type, or does not fit the language model.
+        ValueError: a setting is missing, unknown, of another type, too small, or does not fit.
     """
     config_class, bridge_class = _BRIDGES[kind]
     names = {field.name for field in fields(config_class)}
-    given = {name: value for name, value in vars(language).items() if name in names and name not in settings}
-    if unknown := sorted(settings.keys() - names):
+    if unknown := sorted(settings.keys() - (names - _FROM_THE_LANGUAGE_MODEL)):
         raise ValueError(f"a {kind} bridge has no setting {', '.join(unknown)}")
+    for name, value in settings.items():
+        if isinstance(value, int) and value < (0 if name in _MAY_BE_ZERO else 1):
+            raise ValueError(f"{kind} bridge: {name} must not be {value}")
+    given = {name: getattr(language, name) for name in names & _FROM_THE_LANGUAGE_MODEL}
     try:
         config = TypeAdapter(config_class).validate_python({**given, **settings})
     except ValidationError as error:
@@ -56,3 +67,10 @@ def build_bridge(kind: BridgeKind, settings: Mapping[str, Any], language: Langua
         place = ".".join(map(str, first["loc"]))
         raise ValueError(f"{kind} bridge: {place + ': ' if place else ''}{first['msg']}") from error
     return bridge_class(config)
+
+
+def bridge_settings(bridge: Any) -> dict[str, Any]:
+    """The settings that `build_bridge` makes such a bridge from."""
+    return {
+        name: value for name, value in vars(bridge.config).items() if name not in _FROM_THE_LANGUAGE_MODEL
+    }

@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from models.bridges import LanguageModelShape, build_bridge
+from models.bridges import build_bridge
 from models.captioner import Captioner
 from models.language.tokenizer import Tokenizer
 from models.language.xglm import XGLM, XGLMConfig
@@ -134,10 +134,9 @@ class Bundle:
         return model.eval().requires_grad_(False)
 
     def _load_bridge(self) -> Any:
-        part, language = self.manifest.bridge, self.manifest.language
-        shape = LanguageModelShape(language.num_layers, language.d_model, language.num_heads)
+        part = self.manifest.bridge
         try:
-            bridge = build_bridge(part.kind, part.settings, shape)
+            bridge = build_bridge(part.kind, part.settings, self.manifest.language)
         except ValueError as error:
             raise BundleError(f"{self.path}: {error}") from error
         load_weights(bridge, self._weights(part.file), "bridge")

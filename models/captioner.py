@@ -25,7 +25,7 @@ from models.vision.efficientnet_lite import EfficientNetLite
 from models.vision.features import VisionFeatures
 from models.vision.preprocess import preprocess
 from retrieval.datastore import Datastore, Neighbour
-from retrieval.embedder import Embedder
+from retrieval.embedder import Embedder, Queries
 from retrieval.errors import InvalidRequestError
 from retrieval.languages import match
 
@@ -139,7 +139,7 @@ class Captioner:
     def embed_images(self, images: Sequence[Image.Image]) -> NDArray[np.float32]:
         """Query vectors of photos, L2-normalised (B, E) float32, comparable with those of a datastore."""
         chunks = [
-            self._embed(self._encode(images[start : start + _IMAGES_AT_ONCE]))
+            self._embed(self._encode(images[start : start + _IMAGES_AT_ONCE])).vectors
             for start in range(0, len(images), _IMAGES_AT_ONCE)
         ]
         return np.concatenate(chunks) if chunks else np.empty((0, self._embedder.dimension), np.float32)
@@ -155,10 +155,10 @@ class Captioner:
         started = time.perf_counter()
         features = self._encode(images)
         encoded = time.perf_counter()
-        novelty = self._embedder.novelty(features.pooled, features.class_logits)
-        neighbours = self._retrieve(features, languages, k)  # [image][language]
+        queries = self._embed(features)
+        neighbours = self._retrieve(queries, languages, k)  # [image][language]
         retrieved = time.perf_counter()
-        hypotheses = self._generate(features, languages, neighbours, novelty, generation)
+        hypotheses = self._generate(features, languages, neighbours, queries.novelty, generation)
         generated = time.perf_counter()
         for stage, seconds in (
             ("encode", encoded - started),
@@ -181,17 +181,15 @@ class Captioner:
         features: VisionFeatures = self._vision(preprocess(images).to(weight.device))
         return features
 
-    def _embed(self, features: VisionFeatures) -> NDArray[np.float32]:
+    def _embed(self, features: VisionFeatures) -> Queries:
         return self._embedder.embed_pooled(features.pooled, features.class_logits)
 
-    def _retrieve(
-        self, features: VisionFeatures, languages: Sequence[str], k: int
-    ) -> list[list[list[Neighbour]]]:
-        images = len(features.pooled)
+    def _retrieve(self, queries: Queries, languages: Sequence[str], k: int) -> list[list[list[Neighbour]]]:
+        images = len(queries.vectors)
         if k == 0:
             return [[[] for _ in languages] for _ in range(images)]
         lowest = min(self._defaults.min_score, self._defaults.min_score_new)
-        return self.datastore.neighbours(self._embed(features), [languages] * images, k, min_score=lowest)
+        return self.datastore.neighbours(queries.vectors, [languages] * images, k, min_score=lowest)
 
     @torch.inference_mode()
     def _generate(
@@ -234,9 +232,14 @@ class Captioner:
                 generation,
                 bridge=self._bridge,
                 bridge_state=state.select(rows[chunk]),
-                copying=Copying([*map(self._prompts.continuations, prompts[chunk])], copied[chunk]),
+                copying=self._copying(prompts[chunk], copied[chunk]),
             )
         return hypotheses
+
+    def _copying(self, prompts: Sequence[list[int]], weights: Sequence[float]) -> Copying | None:
+        if not any(weights):  # most photos are familiar
+            return None
+        return Copying([self._prompts.continuations(prompt) for prompt in prompts], weights)
 
     def _describe(
         self, language: str, hypotheses: Sequence[Hypothesis], neighbours: tuple[Neighbour, ...]

@@ -66,10 +66,11 @@ class SharedSpace(nn.Module):
     describe the same photo differently in each, and one map for all of them finds less in all. Which
     language a text is in shows in its sentence vector; a linear classifier reads it off. A mean over all
     tokens blurs single words, so the words common in photos' captions have vectors of their own, whose
-    weighted mean is added: a bag of words beside the sentence. The image side is a
-    linear map, a perceptron, and one vector for each ImageNet class, mixed by the classifier's probabilities
-    (as ConSE does, Norouzi et al., ICLR 2014). The class vectors begin as the class names' own, so that
-    things which no training photo shows, but ImageNet does, are found by name.
+    weighted mean is added: a bag of words beside the sentence.
+
+    The image side is a linear map, a perceptron, and one vector for each ImageNet class, mixed by the
+    classifier's probabilities (as ConSE does, Norouzi et al., ICLR 2014). The class vectors begin as the
+    class names' own, so that things which no training photo shows, but ImageNet does, are found by name.
 
     `embed_image` and `embed_text` are what is trained. `query_vectors` and `entry_vectors` are what a search
     compares: they have one more coordinate, which takes from a caption's score how near it is to photos at
@@ -183,21 +184,21 @@ class SharedSpace(nn.Module):
         """Of the vectors that a search compares."""
         return self.config.dimension + bool(self.config.bank)
 
-    def query_vectors(self, pooled: Tensor, class_logits: Tensor) -> Tensor:
-        """L2-normalised (B, vector_dimension) of images, from what `embed_image` takes."""
-        if not self.config.bank:
-            return self.embed_image(pooled, class_logits)
+    def query_vectors(self, pooled: Tensor, class_logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Images as a search takes them, from what `embed_image` takes.
+
+        Returns:
+            L2-normalised vectors (B, vector_dimension), and how unlike all training photos the images are:
+            (B,) from 0 to 1, 0 without a bank.
+        """
         seen, classes = self._image_parts(pooled, class_logits)
-        novelty = self._distance_novelty(F.normalize(seen + classes, dim=-1))
+        image = F.normalize(seen + classes, dim=-1)
+        if not self.config.bank:
+            return image, image.new_zeros(len(image))
+        novelty = self._novelty(image)
         image = F.normalize(seen + (1 + novelty[:, None]) * classes, dim=-1)
         hub = image.new_full((len(image), 1), _HUB_AXIS)
-        return torch.cat([image * (1 - _HUB_AXIS**2) ** 0.5, hub], dim=1)
-
-    def novelty(self, pooled: Tensor, class_logits: Tensor) -> Tensor:
-        """How unlike all training photos images are, (B,) from 0 to 1; 0 without a bank."""
-        if not self.config.bank:
-            return pooled.new_zeros(len(pooled))
-        return self._distance_novelty(self.embed_image(pooled, class_logits))
+        return torch.cat([image * (1 - _HUB_AXIS**2) ** 0.5, hub], dim=1), novelty
 
     def entry_vectors(self, texts: Texts) -> Tensor:
         """L2-normalised (N, vector_dimension) of N captions."""
@@ -219,7 +220,7 @@ class SharedSpace(nn.Module):
         # At unit length, or its twentyfold length would drown a class that the classifier is sure of.
         return F.normalize(seen, dim=-1), class_logits.softmax(dim=-1) @ self.classes
 
-    def _distance_novelty(self, image: Tensor) -> Tensor:
+    def _novelty(self, image: Tensor) -> Tensor:
         new, familiar = self._familiarity_range
         return ((familiar - _familiarity(image @ self.bank.t())) / max(familiar - new, 1e-6)).clamp(0, 1)
 
@@ -247,6 +248,14 @@ class SharedSpace(nn.Module):
 def _familiarity(cosines: Tensor) -> Tensor:
     """Mean cosine to the nearest photos, (B,) of (B, bank)."""
     return cosines.topk(min(_NEAREST, cosines.shape[1]), dim=1).values.mean(dim=1)
+
+
+@dataclass(frozen=True)
+class Queries:
+    """B photos as a search takes them."""
+
+    vectors: NDArray[np.float32]  # (B, E), L2-normalised
+    novelty: NDArray[np.float32]  # (B,) how unlike all training photos, from 0 to 1
 
 
 class Embedder:
@@ -285,17 +294,7 @@ class Embedder:
         return embedded
 
     @torch.inference_mode()
-    def embed_pooled(self, pooled: Tensor, class_logits: Tensor) -> NDArray[np.float32]:
-        """L2-normalised vectors (B, E) of the vision encoder's pooled vectors and class scores."""
-        embedded: NDArray[np.float32] = self._space.query_vectors(
-            pooled.float().cpu(), class_logits.float().cpu()
-        ).numpy()
-        return embedded
-
-    @torch.inference_mode()
-    def novelty(self, pooled: Tensor, class_logits: Tensor) -> NDArray[np.float32]:
-        """How unlike the photos it was trained on images are, (B,) from 0 to 1; what `embed_pooled` takes."""
-        novelty: NDArray[np.float32] = self._space.novelty(
-            pooled.float().cpu(), class_logits.float().cpu()
-        ).numpy()
-        return novelty
+    def embed_pooled(self, pooled: Tensor, class_logits: Tensor) -> Queries:
+        """Photos, from the vision encoder's pooled vectors and class scores."""
+        vectors, novelty = self._space.query_vectors(pooled.float().cpu(), class_logits.float().cpu())
+        return Queries(vectors.numpy(), novelty.numpy())

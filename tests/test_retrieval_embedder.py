@@ -55,7 +55,7 @@ def test_each_language_goes_through_its_own_map(space: SharedSpace) -> None:
 
 
 def test_what_a_search_compares_has_unit_length(space: SharedSpace) -> None:
-    queries = space.query_vectors(torch.randn(3, 20), torch.randn(3, 5))
+    queries, _ = space.query_vectors(torch.randn(3, 20), torch.randn(3, 5))
     entries = space.entry_vectors(sentences(1))
     assert queries.shape == (3, space.vector_dimension)
     assert entries.shape == (4, space.vector_dimension)
@@ -64,7 +64,7 @@ def test_what_a_search_compares_has_unit_length(space: SharedSpace) -> None:
 
 
 def test_a_caption_near_to_every_photo_scores_lower(space: SharedSpace) -> None:
-    query = space.query_vectors(torch.randn(1, 20), torch.randn(1, 5))[0]
+    query = space.query_vectors(torch.randn(1, 20), torch.randn(1, 5))[0][0]
     texts = together([sentences(language) for language in range(3)])
     nearness = space.bank_nearness(space.embed_text(texts))
     space.bank_mean.copy_(nearness.mean())
@@ -91,27 +91,27 @@ def test_a_photo_is_as_new_as_it_is_far_from_the_bank(space: SharedSpace) -> Non
     photo, classes = torch.randn(1, 20), torch.randn(1, 5)
     near = F.normalize(space.embed_image(photo, classes) + 0.3 * torch.randn(6, 10), dim=1)
     space.bank.copy_(near)
-    assert space.novelty(photo, classes) == 0
+    assert space.query_vectors(photo, classes)[1] == 0
     space.bank.copy_(-near)  # as near to each other as before
-    assert space.novelty(photo, classes) == 1
+    assert space.query_vectors(photo, classes)[1] == 1
 
 
 def test_the_classes_of_a_new_photo_count_double(space: SharedSpace) -> None:
     photo, classes = torch.randn(1, 20), torch.randn(1, 5)
     plain = space.embed_image(photo, classes)
     space.bank.copy_(plain.expand(6, -1))
-    assert torch.allclose(F.normalize(space.query_vectors(photo, classes)[:, :-1]), plain, atol=1e-6)
+    assert torch.allclose(F.normalize(space.query_vectors(photo, classes)[0][:, :-1]), plain, atol=1e-6)
     space.bank.copy_(-plain.expand(6, -1))
     space.classes.mul_(2)
     doubled = space.embed_image(photo, classes)
     space.classes.div_(2)
     del space._familiarity_range  # of the bank before
-    assert torch.allclose(F.normalize(space.query_vectors(photo, classes)[:, :-1]), doubled, atol=1e-6)
+    assert torch.allclose(F.normalize(space.query_vectors(photo, classes)[0][:, :-1]), doubled, atol=1e-6)
 
 
 def test_without_a_bank_nothing_is_new() -> None:
     space = SharedSpace(dataclasses.replace(CONFIG, bank=0))
-    assert torch.equal(space.novelty(torch.randn(3, 20), torch.randn(3, 5)), torch.zeros(3))
+    assert torch.equal(space.query_vectors(torch.randn(3, 20), torch.randn(3, 5))[1], torch.zeros(3))
 
 
 def test_tokens_are_found_in_the_vocabulary(space: SharedSpace) -> None:

@@ -41,6 +41,11 @@ def test_a_chain_of_recipes_is_refused(tmp_path: Path) -> None:
         ({"kind": "bottleneck", "reduction": 2}, "no setting reduction"),
         ({"kind": "gated_cross_attention", "every": "often"}, "every"),
         ({"kind": "cross_attention", "reduction": 7}, "not a multiple"),
+        ({"kind": "cross_attention", "reduction": 0}, "reduction must not be 0"),
+        ({"kind": "cross_attention", "num_kv_heads": 0}, "num_kv_heads must not be 0"),
+        ({"kind": "gated_cross_attention", "num_latents": -1}, "num_latents must not be -1"),
+        ({"kind": "bottleneck", "num_layers": 2}, "no setting num_layers"),
+        ({"kind": "cross_attention", "query_scaling": "no"}, "query_scaling"),
     ],
 )
 def test_settings_that_do_not_fit_are_named(shape: dict[str, object], message: str) -> None:

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 from torch import Tensor, nn
 
-from models.bridges import LanguageModelShape, build_bridge
+from models.bridges import build_bridge
 from models.language.tokenizer import Tokenizer
 from models.language.xglm import XGLM
 from models.manifest import BridgeKind
@@ -66,7 +66,8 @@ class BridgeShape(BaseModel):
 
     @property
     def settings(self) -> dict[str, Any]:
-        return {"d_memory": self.d_memory, **(self.model_extra or {})}
+        defaults = {"reduction": 2} if self.kind == "cross_attention" else {}
+        return {"d_memory": self.d_memory, **defaults, **(self.model_extra or {})}
 
 
 class BridgeRun(RunConfig):
@@ -223,7 +224,7 @@ def retrieved_photos(
         tokens = space.look_up(token_ids([rows[i] for i in kept]))
         texts = space.entry_vectors(Texts(vectors[torch.tensor(kept)].float(), tokens))
         entries = torch.zeros(len(photos), texts.shape[1]).index_add_(0, owner, texts)
-        images = space.query_vectors(features.pooled(photos), features.class_logits(photos))
+        images, _ = space.query_vectors(features.pooled(photos), features.class_logits(photos))
         found = nearest(images, depth, among=F.normalize(entries, dim=1)).tolist()
     return {photo: [photos[i] for i in row] for photo, row in zip(photos, found, strict=True)}
 
@@ -295,8 +296,7 @@ def new_bridge(config: BridgeRun, language: LanguageShape) -> Any:
     Raises:
         InvalidRequestError: its settings do not fit.
     """
-    shape = LanguageModelShape(language.num_layers, language.d_model, language.num_heads)
     try:
-        return build_bridge(config.shape.kind, config.shape.settings, shape)
+        return build_bridge(config.shape.kind, config.shape.settings, language)
     except ValueError as error:
         raise InvalidRequestError(str(error)) from error

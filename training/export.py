@@ -11,11 +11,11 @@ import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from models.bridges import bridge_settings
 from models.manifest import (
     MANIFEST,
     BridgePart,
@@ -55,12 +55,6 @@ def _bfloat16(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         name: tensor.to(torch.bfloat16) if tensor.is_floating_point() else tensor.to(torch.int32)
         for name, tensor in weights.items()
     }
-
-
-def _settings(bridge: Any, language: LanguageRun) -> dict[str, Any]:
-    """Fields of a bridge's config that do not follow from the language model."""
-    follows = language.shape.model_dump()
-    return {name: value for name, value in vars(bridge).items() if name not in follows}
 
 
 def export(config: BridgeRun, output: Path, generation: GenerationDefaults) -> BundleManifest:
@@ -105,7 +99,7 @@ def export(config: BridgeRun, output: Path, generation: GenerationDefaults) -> B
         bridge=BridgePart(
             kind=config.shape.kind,
             file=BRIDGE,
-            **_settings(new_bridge(config, language.shape).config, language),
+            **bridge_settings(new_bridge(config, language.shape)),
         ),
         generation=generation,
         licence=LICENCE,
