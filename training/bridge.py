@@ -24,11 +24,10 @@ from models.language.tokenizer import Tokenizer
 from models.language.xglm import XGLM
 from models.manifest import BridgeKind
 from models.prompts.builder import PromptBuilder, load_templates
-from retrieval.embedder import Texts
 from retrieval.errors import InvalidRequestError
 from training.config import read_config
 from training.corpus import CaptionCorpus, CaptionRow, read_captions
-from training.embedder import EmbedderRun, load_space, token_ids
+from training.embedder import EmbedderRun, caption_texts, load_space
 from training.example_stream import ExampleStream
 from training.features import FeatureCache
 from training.language import VOCABULARY, LanguageRun, LanguageShape, load_language_model
@@ -221,8 +220,8 @@ def retrieved_photos(
     owner = torch.tensor([number[rows[i].image_id] for i in kept])
     features = FeatureCache(config.data.features)
     with torch.inference_mode():
-        tokens = space.look_up(token_ids([rows[i] for i in kept]))
-        texts = space.entry_vectors(Texts(vectors[torch.tensor(kept)].float(), tokens))
+        captions = caption_texts(space, [rows[i] for i in kept], vectors[torch.tensor(kept)].float())
+        texts = space.entry_vectors(captions)
         entries = torch.zeros(len(photos), texts.shape[1]).index_add_(0, owner, texts)
         images, _ = space.query_vectors(features.pooled(photos), features.class_logits(photos))
         found = nearest(images, depth, among=F.normalize(entries, dim=1)).tolist()

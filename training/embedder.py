@@ -110,8 +110,8 @@ class PhotoPairs:
             sizes.update({language: len(found) for language, found in photo.items()})
         self.languages = sorted(sizes)
         self.sizes = [sizes[language] for language in self.languages]  # captions
-        self.token_ids = token_ids(rows)
-        self.vectors = vectors
+        self._rows = rows
+        self._vectors = vectors
         self.pooled = torch.stack([features.pooled(self.photos), features.pooled(self.photos, mirror=True)])
         self.class_logits = torch.stack(
             [features.class_logits(self.photos), features.class_logits(self.photos, mirror=True)]
@@ -129,16 +129,22 @@ class PhotoPairs:
         rows, languages = torch.tensor(pairs).unbind(dim=1)
         return rows, languages
 
+    def sentences(self, rows: Tensor) -> Tensor:
+        """Sentence vectors (n, d_text) of captions."""
+        return self._vectors[rows].float()
+
     def vocabulary(self, least: int) -> Tensor:
         """Tokens used so often in the captions of training photos, ascending (V,) int64."""
         uses = Counter[int]()
-        for row in self.rows()[0].tolist():
-            uses.update(self.token_ids[row])
+        for ids in token_ids([self._rows[row] for row in self.rows()[0].tolist()]):
+            uses.update(ids)
         return torch.tensor(sorted(token for token, count in uses.items() if count >= least))
 
-    def texts(self, space: SharedSpace) -> Texts:
-        """All captions, those of other photos too: what `captions` numbers."""
-        return Texts(self.vectors, space.look_up(self.token_ids))
+    def texts(self, space: SharedSpace, rows: Tensor | None = None) -> Texts:
+        """Captions as a space reads them: all, those of other photos too, or some."""
+        if rows is None:
+            return caption_texts(space, self._rows, self._vectors)
+        return caption_texts(space, [self._rows[row] for row in rows.tolist()], self.sentences(rows))
 
 
 class ClassPairs:
@@ -288,6 +294,12 @@ def token_ids(rows: Sequence[CaptionRow]) -> list[list[int]]:
     return tokenizer.encode([row.text for row in rows])
 
 
+def caption_texts(space: SharedSpace, rows: Sequence[CaptionRow], vectors: Tensor) -> Texts:
+    """Captions with their sentence vectors as a space reads them; one without words needs no tokens."""
+    tokens = token_ids(rows) if space.config.vocabulary else [[]] * len(rows)
+    return Texts(vectors, space.look_up(tokens))
+
+
 def class_names(encoder: E5Encoder, space: SharedSpace) -> list[Texts]:
     """Each class's names, plain and in a few frames."""
     frames = ("{}.", "A photo of a {}.", "A {} in a room.", "There is a {} outside.", "Close-up of a {}.")
@@ -334,8 +346,8 @@ def load_space(run: EmbedderRun) -> SharedSpace:
         space.bank.copy_(space.embed_image(photos.pooled[0, numbers], photos.class_logits[0, numbers]))
         rows, _ = photos.rows()
         some = rows[:: max(1, len(rows) // 10_000)]  # enough for a mean
-        texts = Texts(photos.vectors[some].float(), space.look_up([photos.token_ids[row] for row in some]))
-        space.bank_mean.copy_(space.bank_nearness(space.embed_text(texts)).mean())
+        texts = space.embed_text(photos.texts(space, some))
+        space.bank_mean.copy_(space.bank_nearness(texts).mean())
     return space
 
 
@@ -375,7 +387,7 @@ def _begin(space: SharedSpace, photos: PhotoPairs) -> None:
     space.image_mean.copy_(photos.pooled[0].mean(dim=0))
     space.image_scale.copy_(photos.pooled[0].std())
     rows, languages = photos.rows()
-    sentences = photos.vectors[rows].float()
+    sentences = photos.sentences(rows)
     space.text_mean.copy_(sentences.mean(dim=0))
     gate = language_classifier(space.centred(sentences), languages)
     for parameter, value in zip(space.language_gate.parameters(), gate, strict=True):  # weight, bias

@@ -1,8 +1,9 @@
-"""The blocks that resamplers, query transformers and bottlenecks are built of: attention and feed-forward.
+"""The blocks that resamplers, query transformers and bottlenecks are built of.
 
-Pre-norm, as in GPT-2 and later. Residual connections are the caller's.
+Pre-norm, as in GPT-2 and later.
 """
 
+import torch
 from torch import Tensor, nn
 
 from models.fusion.attention import attention, merge_heads, split_heads
@@ -58,6 +59,66 @@ class FeedForward(nn.Module):
     @staticmethod
     def num_parameters(d_model: int, expansion: int = 4) -> int:
         return 2 * expansion * d_model * d_model + expansion * d_model + d_model
+
+
+class TransformerLayer(nn.Module):
+    """Attention of a sequence to itself and, if there is one, to a memory; then feed-forward."""
+
+    def __init__(self, d_model: int, num_heads: int) -> None:
+        super().__init__()
+        self.norm_attn = nn.LayerNorm(d_model)
+        self.attn = MultiHeadAttention(d_model, d_model, num_heads)
+        self.norm_ffn = nn.LayerNorm(d_model)
+        self.ffn = FeedForward(d_model)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None, *, memory: Tensor | None = None) -> Tensor:
+        """(B, T, D) → the same.
+
+        Args:
+            mask: (B, N + T) bool, True at real tokens, those of the memory first.
+            memory: (B, N, D), already normalised.
+        """
+        normalised = self.norm_attn(x)
+        seen = normalised if memory is None else torch.cat([memory, normalised], dim=1)
+        x = x + self.attn(normalised, seen, None if mask is None else mask[:, None, None])[0]
+        fed_forward: Tensor = x + self.ffn(self.norm_ffn(x))
+        return fed_forward
+
+    @staticmethod
+    def num_parameters(d_model: int) -> int:
+        return (
+            MultiHeadAttention.num_parameters(d_model, d_model)
+            + FeedForward.num_parameters(d_model)
+            + 4 * d_model
+        )
+
+
+class PreparedAttention(nn.Module):
+    """What text adds of keys and values that were prepared once per image."""
+
+    def __init__(self, d_model: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.scale = (d_model // num_heads) ** -0.5
+        self.norm = nn.LayerNorm(d_model)
+        self.q_proj = nn.Linear(d_model, d_model)
+        self.out_proj = nn.Linear(d_model, d_model)
+
+    def forward(self, x: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """(B, T, D) of words (B, T, D), keys and values (B, H, N, D / H)."""
+        query = split_heads(self.q_proj(self.norm(x)), self.num_heads)
+        attended, _ = attention(query, keys.to(query.dtype), values.to(query.dtype), scale=self.scale)
+        output: Tensor = self.out_proj(merge_heads(attended))
+        return output
+
+    @staticmethod
+    def num_parameters(d_model: int) -> int:
+        return 2 * (d_model**2 + d_model) + 2 * d_model
+
+
+def with_own(mask: Tensor | None, count: int) -> Tensor | None:
+    """A memory's mask (B, N) with `count` more tokens behind it that are always seen: (B, N + count)."""
+    return None if mask is None else torch.cat([mask, mask.new_ones(len(mask), count)], dim=1)
 
 
 def init_weights(module: nn.Module) -> None:

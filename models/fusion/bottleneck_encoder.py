@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from models.fusion.blocks import FeedForward, MultiHeadAttention, init_weights
+from models.fusion.blocks import TransformerLayer, init_weights, with_own
 
 Update = Literal["symmetric", "sequential"]
 
@@ -44,7 +44,7 @@ class BottleneckEncoder(nn.Module):
         self.update = update
         self.bottlenecks = nn.Parameter(torch.empty(num_bottlenecks, d_model).normal_(std=0.02))
         self.layers = nn.ModuleList(
-            nn.ModuleList(_EncoderLayer(d_model, num_heads) for _ in range(modalities))
+            nn.ModuleList(TransformerLayer(d_model, num_heads) for _ in range(modalities))
             for _ in range(num_layers)
         )
         init_weights(self)
@@ -63,16 +63,13 @@ class BottleneckEncoder(nn.Module):
         for index, layer in enumerate(self.layers):
             assert isinstance(layer, nn.ModuleList)  # for the type checker
             if index < self.fusion_layer:
-                sequences = [
-                    one(x, _rows(mask)) for one, x, mask in zip(layer, sequences, masks, strict=True)
-                ]
+                sequences = [one(x, mask) for one, x, mask in zip(layer, sequences, masks, strict=True)]
                 continue
             updates = []
             for number, (one, mask) in enumerate(zip(layer, masks, strict=True)):
                 length = sequences[number].shape[1]
-                if mask is not None:
-                    mask = torch.cat([mask, mask.new_ones(len(mask), bottlenecks.shape[1])], dim=1)
-                joined = one(torch.cat([sequences[number], bottlenecks], dim=1), _rows(mask))
+                whole = torch.cat([sequences[number], bottlenecks], dim=1)
+                joined = one(whole, with_own(mask, bottlenecks.shape[1]))
                 sequences[number] = joined[:, :length]
                 updates.append(joined[:, length:])
                 if self.update == "sequential":
@@ -83,24 +80,5 @@ class BottleneckEncoder(nn.Module):
 
     @staticmethod
     def num_parameters(modalities: int, d_model: int, num_layers: int, num_bottlenecks: int) -> int:
-        layer = MultiHeadAttention.num_parameters(d_model, d_model) + FeedForward.num_parameters(d_model)
-        return num_bottlenecks * d_model + modalities * num_layers * (layer + 4 * d_model)
-
-
-class _EncoderLayer(nn.Module):
-    def __init__(self, width: int, num_heads: int) -> None:
-        super().__init__()
-        self.norm_attn = nn.LayerNorm(width)
-        self.attn = MultiHeadAttention(width, width, num_heads)
-        self.norm_ffn = nn.LayerNorm(width)
-        self.ffn = FeedForward(width)
-
-    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        normalised = self.norm_attn(x)
-        x = x + self.attn(normalised, normalised, mask)[0]
-        fed_forward: Tensor = x + self.ffn(self.norm_ffn(x))
-        return fed_forward
-
-
-def _rows(mask: Tensor | None) -> Tensor | None:
-    return None if mask is None else mask[:, None, None]
+        layers = modalities * num_layers * TransformerLayer.num_parameters(d_model)
+        return num_bottlenecks * d_model + layers

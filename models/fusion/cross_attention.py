@@ -66,7 +66,7 @@ class CrossAttentionState:
 
     keys: Tensor
     values: Tensor
-    mask: Tensor | None  # (B, 1, 1, N)
+    mask: Tensor | None = None  # (B, 1, 1, N)
 
     def select(self, rows: Tensor) -> "CrossAttentionState":
         mask = None if self.mask is None else self.mask[rows]

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from models.fusion.attention import attention, merge_heads, split_heads
-from models.fusion.blocks import FeedForward, init_weights
+from models.fusion.blocks import FeedForward, PreparedAttention, init_weights
+from models.fusion.cross_attention import CrossAttentionState
 from models.fusion.resampler import PerceiverResampler
 
 
@@ -40,22 +40,12 @@ class GatedCrossAttentionConfig:
 
     @property
     def num_parameters(self) -> int:
-        attended = 2 * (self.d_model**2 + self.d_model) + 2 * (self.d_latent * self.d_model + self.d_model)
-        block = attended + FeedForward.num_parameters(self.d_model, self.expansion) + 4 * self.d_model + 2
+        attended = PreparedAttention.num_parameters(self.d_model)
+        attended += 2 * (self.d_latent * self.d_model + self.d_model)
+        block = attended + FeedForward.num_parameters(self.d_model, self.expansion) + 2 * self.d_model + 2
         return self.num_blocks * block + PerceiverResampler.num_parameters(
             self.d_memory, self.d_latent, self.num_latents, self.resampler_layers
         )
-
-
-@dataclass(frozen=True)
-class GatedCrossAttentionState:
-    """Keys and values of all blocks: each (blocks, B, H, latents, d)."""
-
-    keys: Tensor
-    values: Tensor
-
-    def select(self, rows: Tensor) -> "GatedCrossAttentionState":
-        return GatedCrossAttentionState(self.keys[:, rows], self.values[:, rows])
 
 
 class GatedCrossAttentionBridge(nn.Module):
@@ -72,19 +62,19 @@ class GatedCrossAttentionBridge(nn.Module):
         self.blocks = nn.ModuleList(_GatedBlock(config) for _ in range(config.num_blocks))
         init_weights(self)
 
-    def prepare(self, memory: Tensor, mask: Tensor | None = None) -> GatedCrossAttentionState:
+    def prepare(self, memory: Tensor, mask: Tensor | None = None) -> CrossAttentionState:
         config = self.config
         latents = self.resampler(memory, mask)
         projected = self.kv_proj(latents).view(
             len(latents), latents.shape[1], config.num_blocks, 2, config.num_heads, -1
         )
         keys, values = projected.permute(3, 2, 0, 4, 1, 5)  # each (blocks, B, H, N, d)
-        return GatedCrossAttentionState(keys, values)
+        return CrossAttentionState(keys, values)
 
-    def prefix(self, state: GatedCrossAttentionState) -> None:
+    def prefix(self, state: CrossAttentionState) -> None:
         return None
 
-    def layer(self, index: int, hidden_states: Tensor, state: GatedCrossAttentionState) -> Tensor:
+    def layer(self, index: int, hidden_states: Tensor, state: CrossAttentionState) -> Tensor:
         block, rest = divmod(index, self.config.every)
         if rest:
             return hidden_states
@@ -95,19 +85,13 @@ class GatedCrossAttentionBridge(nn.Module):
 class _GatedBlock(nn.Module):
     def __init__(self, config: GatedCrossAttentionConfig) -> None:
         super().__init__()
-        self.num_heads = config.num_heads
-        self.scale = (config.d_model // config.num_heads) ** -0.5
-        self.norm_attn = nn.LayerNorm(config.d_model)
-        self.q_proj = nn.Linear(config.d_model, config.d_model)
-        self.out_proj = nn.Linear(config.d_model, config.d_model)
+        self.attn = PreparedAttention(config.d_model, config.num_heads)
         self.norm_ffn = nn.LayerNorm(config.d_model)
         self.ffn = FeedForward(config.d_model, config.expansion)
         self.attn_gate = nn.Parameter(torch.zeros(()))
         self.ffn_gate = nn.Parameter(torch.zeros(()))
 
     def forward(self, x: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        query = split_heads(self.q_proj(self.norm_attn(x)), self.num_heads)
-        attended, _ = attention(query, keys.to(query.dtype), values.to(query.dtype), scale=self.scale)
-        x = x + self.attn_gate.tanh() * self.out_proj(merge_heads(attended))
+        x = x + self.attn_gate.tanh() * self.attn(x, keys, values)
         fed_forward: Tensor = x + self.ffn_gate.tanh() * self.ffn(self.norm_ffn(x))
         return fed_forward
