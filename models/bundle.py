@@ -92,7 +92,36 @@ class Bundle:
             dtype = torch.bfloat16 if device.type == "cuda" else fast_cpu_dtype()
         manifest = self.manifest
         embedder = self.load_embedder()
-        language_model = self._load_language_model().to(device, dtype)
+        return Captioner(
+            bundle_name=manifest.name,
+            revision=manifest.revision,
+            languages=manifest.languages,
+            vision=load_efficientnet_lite2(dtype).to(device),
+            embedder=embedder,
+            datastore=self.load_datastore(embedder, datastore),
+            prompts=self.load_prompts(),
+            language_model=self.load_language_model().to(device, dtype),
+            bridge=self._load_bridge().to(device, dtype),
+            defaults=manifest.generation,
+        )
+
+    def load_datastore(self, embedder: Embedder, folder: Path | None = None) -> Datastore:
+        """The bundle's own datastore, or the one in `folder`.
+
+        Raises:
+            DatastoreError: missing, damaged or built with another embedder.
+        """
+        return Datastore.open(
+            folder or self.path / DATASTORE, embedder_id=embedder.id, dimension=embedder.dimension
+        )
+
+    def load_prompts(self) -> PromptBuilder:
+        """The vocabulary with the prompts of the bundle's languages.
+
+        Raises:
+            BundleError: the vocabulary has another size than the language model, or a template is missing.
+        """
+        manifest = self.manifest
         tokenizer = Tokenizer(self.path / manifest.language.vocabulary)
         if len(tokenizer) != manifest.language.vocab_size:
             raise BundleError(
@@ -103,22 +132,14 @@ class Bundle:
         unknown = [language for language in manifest.languages if language not in templates]
         if unknown:
             raise BundleError(f"{self.path}: there is no prompt template for {', '.join(unknown)}")
-        return Captioner(
-            bundle_name=manifest.name,
-            revision=manifest.revision,
-            languages=manifest.languages,
-            vision=load_efficientnet_lite2(dtype).to(device),
-            embedder=embedder,
-            datastore=Datastore.open(
-                datastore or self.path / DATASTORE, embedder_id=embedder.id, dimension=embedder.dimension
-            ),
-            prompts=PromptBuilder(tokenizer, {name: templates[name] for name in manifest.languages}),
-            language_model=language_model,
-            bridge=self._load_bridge().to(device, dtype),
-            defaults=manifest.generation,
-        )
+        return PromptBuilder(tokenizer, {name: templates[name] for name in manifest.languages})
 
-    def _load_language_model(self) -> XGLM:
+    def load_language_model(self, dropout: float = 0.0) -> XGLM:
+        """The language model alone, frozen; `dropout` is for training something into it.
+
+        Raises:
+            BundleError: its weights do not fit.
+        """
         part = self.manifest.language
         model = XGLM(
             XGLMConfig(
@@ -128,6 +149,7 @@ class Bundle:
                 num_heads=part.num_heads,
                 ffn_dim=part.ffn_dim,
                 max_positions=part.max_positions,
+                dropout=dropout,
             )
         )
         load_weights(model, self._weights(part.file), "language model")
