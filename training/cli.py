@@ -12,6 +12,18 @@ train_app = typer.Typer(no_args_is_help=True, help="Train the parts of a bundle,
 ConfigFile = Annotated[Path, typer.Option("--config", help="The recipe, a TOML file.", show_default=False)]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on from the run's last checkpoint.")]
 
+DryRun = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run",
+        help="Only try the recipe out: a few steps on drawn photos, without its data, and a caption.",
+    ),
+]
+DryRunOutput = Annotated[
+    Path | None,
+    typer.Option("--output", metavar="DIR", help="With --dry-run: a new folder to keep the bundle in."),
+]
+
 # The recipes import torch; `paellera --help` must not wait for that, so each command imports its own.
 
 
@@ -38,11 +50,34 @@ def embedder(config: ConfigFile, resume: Resume = False) -> None:
 
 
 @train_app.command()
-def bridge(config: ConfigFile, resume: Resume = False) -> None:
-    """The cross-attention from photo to language model, which stays frozen.
+def bridge(
+    config: ConfigFile, resume: Resume = False, dry_run: DryRun = False, output: DryRunOutput = None
+) -> None:
+    """What leads from photo to language model, which stays frozen.
 
-    Example: paellera train bridge --config training/configs/bridge.toml
+    \b
+    Examples:
+      paellera train bridge --config training/configs/bridge.toml
+      paellera train bridge --config training/configs/bridge-gated.toml --dry-run
     """
+    check_dry_run(dry_run, resume, output)
     from training.bridge import BridgeRun, train_bridge
 
-    train_bridge(read_config(config, BridgeRun), resume=resume)
+    recipe = read_config(config, BridgeRun)
+    if not dry_run:
+        train_bridge(recipe, resume=resume)
+        return
+    from training.dry_run import dry_run_bridge
+
+    for line in dry_run_bridge(recipe, output).lines():
+        typer.echo(line)
+
+
+def check_dry_run(dry_run: bool, resume: bool, output: Path | None) -> None:
+    """Raise typer.BadParameter for options that have no meaning together."""
+    if dry_run and resume:
+        raise typer.BadParameter("a dry run begins anew: leave --resume out", param_hint="--dry-run")
+    if output is not None and not dry_run:
+        raise typer.BadParameter(
+            "only a dry run takes it: a recipe names its own folder", param_hint="--output"
+        )

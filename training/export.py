@@ -1,4 +1,4 @@
-"""Trained runs → a bundle folder.
+"""Trained runs → a bundle folder, whole or as a copy of another bundle with one part replaced.
 
     python -m training.export --config training/configs/bridge.toml --output bundles/compact
 
@@ -11,11 +11,14 @@ import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
+from pydantic import BaseModel
 from torch import Tensor
 
 from models.bridges import bridge_settings
+from models.bundle import DATASTORE, Bundle
 from models.manifest import (
     MANIFEST,
     BridgePart,
@@ -29,7 +32,7 @@ from models.manifest import (
 )
 from models.prompts.builder import load_templates
 from models.quantisation import quantise
-from retrieval.errors import PaelleraError
+from retrieval.errors import InvalidRequestError, PaelleraError
 from training.bridge import BridgeRun, new_bridge
 from training.config import read_config
 from training.embedder import EmbedderRun, load_space
@@ -96,20 +99,77 @@ def export(config: BridgeRun, output: Path, generation: GenerationDefaults) -> B
             vocabulary=VOCABULARY,
             **language.shape.model_dump(exclude={"dropout"}),
         ),
-        bridge=BridgePart(
-            kind=config.shape.kind,
-            file=BRIDGE,
-            **bridge_settings(new_bridge(config, language.shape)),
-        ),
+        bridge=bridge_part(config, new_bridge(config, language.shape)),
         generation=generation,
         licence=LICENCE,
         provenance=PROVENANCE,
         files=files,
     )
+    _write_manifest(manifest, output)
+    return manifest
+
+
+def bridge_part(config: BridgeRun, bridge: Any) -> BridgePart:
+    """What a manifest says of a recipe's bridge."""
+    return BridgePart(kind=config.shape.kind, file=BRIDGE, **bridge_settings(bridge))
+
+
+def replace_part(
+    source: Bundle,
+    output: Path,
+    name: str,
+    part: BaseModel,
+    weights: Mapping[str, Tensor],
+    provenance: str,
+) -> BundleManifest:
+    """Write a copy of a bundle in which one part is another, or is new; its datastore comes along.
+
+    The model card does not: what it reports is of the source.
+
+    Args:
+        output: a folder that does not exist yet or is empty.
+        name: which part, as the manifest calls it.
+        part: its record there; `part.file` is where the weights go. It has no other file.
+        weights: saved as bfloat16.
+        provenance: how it was trained, added to what the source says.
+
+    Raises:
+        InvalidRequestError: there is something in `output`.
+    """
+    require_empty(output)
+    output.mkdir(parents=True, exist_ok=True)
+    document = source.manifest.model_dump(mode="json")
+    record = part.model_dump(mode="json")
+    left_out = {record["file"], (document.get(name) or record)["file"]}
+    files = {file: entry for file, entry in source.manifest.files.items() if file not in left_out}
+    for file in files:
+        shutil.copyfile(source.path / file, output / file)
+    save_tensors(_bfloat16(weights), output / record["file"])
+    files[record["file"]] = record_file(output / record["file"])
+    if name != "embedder" and (source.path / DATASTORE).is_dir():  # another embedder could not search it
+        shutil.copytree(source.path / DATASTORE, output / DATASTORE)
+    changes = {
+        "name": output.absolute().name,
+        "revision": revision_of(files),
+        name: record,
+        "provenance": f"{source.manifest.provenance} {provenance}",
+        "files": {file: entry.model_dump(mode="json") for file, entry in files.items()},
+    }
+    manifest = BundleManifest.model_validate({**document, **changes})
+    _write_manifest(manifest, output)  # last: before that the folder is no bundle
+    return manifest
+
+
+def require_empty(folder: Path) -> None:
+    """Raise InvalidRequestError if there is something in a folder, or it is a file."""
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise InvalidRequestError(f"{folder} is not an empty folder: choose another")
+
+
+def _write_manifest(manifest: BundleManifest, output: Path) -> None:
     with replacing(output / MANIFEST) as temporary:
         text = json.dumps(manifest.model_dump(mode="json"), indent=2, ensure_ascii=False)
         temporary.write_text(text + "\n", encoding="utf-8")
-    return manifest
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -26,6 +26,7 @@ from retrieval.precision import fast_cpu_dtype
 from training.files import replacing, save_tensors
 
 CHECKPOINT = "checkpoint.safetensors"
+LOG = "log.jsonl"
 
 
 class RunConfig(BaseModel):
@@ -182,7 +183,7 @@ def train(recipe: Recipe, config: RunConfig, *, resume: bool) -> None:
         step, history = _load(checkpoint, recipe, optimizers, _settings(config))
     # Steps after the checkpoint are computed, and logged, once more.
     rows = "".join(json.dumps(row) + "\n" for row in history)
-    (config.output / "log.jsonl").write_text(rows, encoding="utf-8")
+    (config.output / LOG).write_text(rows, encoding="utf-8")
     parameters = [p for p in recipe.trained.parameters() if p.requires_grad]
     columns = (
         TextColumn("{task.description}"),
@@ -222,7 +223,7 @@ def train(recipe: Recipe, config: RunConfig, *, resume: bool) -> None:
                     "seconds_per_step": round((time.perf_counter() - since) / count, 3),
                 }
                 history.append(row)
-                with (config.output / "log.jsonl").open("a", encoding="utf-8") as log:
+                with (config.output / LOG).open("a", encoding="utf-8") as log:
                     log.write(json.dumps(row) + "\n")
                 progress.update(task, loss=row["loss"])
                 loss_sum, since = torch.zeros(()), time.perf_counter()

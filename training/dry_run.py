@@ -1,0 +1,119 @@
+"""Tries a recipe out: a few real steps on tiny data, then a caption by a bundle with the result in it.
+
+It needs the repository alone: what a recipe says of data is not looked at, and the frozen parts are those of
+the default bundle. It shows that what the recipe describes can be trained, saved, loaded and used.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TypeVar
+
+from models.bundle import Bundle, default_bundle
+from models.captioner import Caption, CaptionSettings
+from training.bridge import BridgeMaterial, BridgeRun, train_bridge_on
+from training.export import bridge_part, replace_part, require_empty
+from training.loop import LOG, RunConfig, load_trained
+from training.prompt_examples import TokenisedCorpus
+from training.tiny_data import TinyData, make_tiny_data
+
+STEPS = 3
+_BATCH_TOKENS = 512
+_LANGUAGE = "en"  # of the caption, if the bundle writes it
+
+C = TypeVar("C", bound=RunConfig)
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """What was done."""
+
+    recipe: str
+    part: str  # what was trained
+    parameters: int
+    losses: Sequence[float]  # of each step
+    photos: int
+    caption: Caption  # of the first photo
+    bundle: Path | None  # the bundle with the trained part; None if it was not kept
+
+    def lines(self) -> list[str]:
+        """The same for people."""
+        losses = " → ".join(f"{loss:.3f}" for loss in self.losses)
+        kept = f"the bundle is in {self.bundle}: paellera caption PHOTO --bundle {self.bundle}"
+        return [
+            f"{self.recipe}: {self.part}, {self.parameters:,} parameters trained, the rest frozen",
+            f"{len(self.losses)} steps on {self.photos} drawn photos, loss {losses}",
+            f"the first of them, captioned with it ({self.caption.language}): {self.caption.text}",
+            kept if self.bundle else "nothing was kept (--output DIR keeps the bundle)",
+        ]
+
+
+def dry_run_bridge(config: BridgeRun, output: Path | None = None) -> DryRun:
+    """Try out a bridge's recipe.
+
+    Args:
+        output: a new folder for the bundle with the trained bridge; by default nothing is kept.
+
+    Raises:
+        InvalidRequestError: the recipe's bridge does not fit, or there is something in `output`.
+        BundleError, DatastoreError: the default bundle is missing or damaged.
+    """
+    with _workplace(output) as (folder, place):
+        bundle = Bundle.open(default_bundle())
+        data = make_tiny_data(bundle, folder / "photos")
+        prompts = bundle.load_prompts()
+        material = BridgeMaterial(
+            bundle.load_language_model(config.dropout),
+            prompts,
+            data.features,
+            TokenisedCorpus(data.captions, prompts),
+            TokenisedCorpus(data.neighbours, prompts),
+            data.retrieved,
+        )
+        run = shortened(config, folder, batch_tokens=_BATCH_TOKENS)
+        bridge = train_bridge_on(material, run, resume=False)
+        provenance = (
+            f"The bridge took {STEPS} steps on drawings, to try out its recipe: it has learnt nothing."
+        )
+        replace_part(bundle, place, "bridge", bridge_part(config, bridge), load_trained(run), provenance)
+        return DryRun(
+            recipe=config.output.name,
+            part=f"{config.shape.kind} bridge",
+            parameters=sum(parameter.numel() for parameter in bridge.parameters()),
+            losses=logged_losses(run),
+            photos=len(data.images),
+            caption=_caption_first(place, data),
+            bundle=output,
+        )
+
+
+def shortened(config: C, folder: Path, **changes: int) -> C:
+    """The same recipe for a few steps, each of them logged, as a run inside `folder`."""
+    few = {"steps": STEPS, "warmup_steps": 1, "log_every": 1, "checkpoint_every": STEPS}
+    return config.model_copy(update={**few, **changes, "output": folder / config.output.name})
+
+
+def logged_losses(run: RunConfig) -> list[float]:
+    """The losses of a run, from its log."""
+    lines = (run.output / LOG).read_text(encoding="utf-8").splitlines()
+    return [json.loads(line)["loss"] for line in lines]
+
+
+@contextmanager
+def _workplace(output: Path | None) -> Iterator[tuple[Path, Path]]:
+    """A temporary folder, and where the bundle goes."""
+    if output is not None:
+        require_empty(output)
+    with TemporaryDirectory(prefix="paellera-") as folder:
+        yield Path(folder), output or Path(folder, "bundle")
+
+
+def _caption_first(bundle: Path, data: TinyData) -> Caption:
+    """What the bundle says of the first photo."""
+    captioner = Bundle.open(bundle).load_captioner()
+    language = _LANGUAGE if _LANGUAGE in captioner.languages else captioner.languages[0]
+    image = next(iter(data.images.values()))
+    return captioner.caption([image], CaptionSettings((language,))).images[0].captions[0]
