@@ -37,6 +37,12 @@ def test_every_bridge_recipe_trains_and_captions(path: Path, elsewhere: Path) ->
     assert not list(elsewhere.iterdir())
 
 
+@pytest.mark.parametrize("bf16", [False, True])
+def test_a_bridge_trains_in_either_precision(bf16: bool, elsewhere: Path) -> None:
+    recipe = read_config(CONFIGS / "bridge-prefix-linear.toml", BridgeRun)
+    assert dry_run_bridge(recipe.model_copy(update={"bf16": bf16})).caption.text
+
+
 def test_the_bundle_is_kept_where_it_is_wanted(elsewhere: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = CONFIGS / "bridge-query.toml"
     command = ["train", "bridge", "--config", str(config), "--dry-run", "--output", "tried"]

@@ -104,7 +104,7 @@ class BridgeRecipe:
         mirror = bool(torch.rand(()) < 0.5)
         tokens = self._features.tokens(batch.image_ids, mirror=mirror)
         kept = torch.rand(tokens.shape[:2]).argsort(dim=1)[:, : self._visual_tokens]
-        memory = tokens.gather(1, kept[..., None].expand(-1, -1, tokens.shape[2]))
+        memory = tokens.gather(1, kept[..., None].expand(-1, -1, tokens.shape[2])).float()  # as the weights
         state = self.trained.prepare(memory)
         hidden = self._model(
             batch.input_ids, batch.positions, batch.mask, bridge=self.trained, bridge_state=state
