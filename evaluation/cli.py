@@ -165,6 +165,30 @@ def retrieval_command(
     _publish(retrieval_report(results, run), output)
 
 
+@evaluate_app.command("fusion")
+def fusion_command(
+    config: Annotated[Path, typer.Option("--config", help="The comparison's settings, a TOML file.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder of the comparison.")],
+    only: Annotated[
+        str | None, typer.Option("--only", metavar="FAMILY", help="Train one family alone: bridges.")
+    ] = None,
+    system: Annotated[
+        list[str] | None, typer.Option("--system", metavar="NAME", help="Repeatable. Default: all.")
+    ] = None,
+) -> None:
+    """Train ways to join image and text on the same data with the same seeds, and compare them.
+
+    Takes long. If it is stopped, the same command goes on where it was.
+
+    Example: paellera evaluate fusion --config training/configs/fusion.toml --output runs/fusion
+    """
+    from evaluation.fusion_cli import compare
+    from evaluation.fusion_config import FusionConfig
+    from training.config import read_config
+
+    _publish(compare(read_config(config, FusionConfig), output, only=only, names=system or ()), None)
+
+
 def select_languages(
     references: Mapping[str, References], asked: Sequence[str] | None, supported: Sequence[str]
 ) -> dict[str, References]:

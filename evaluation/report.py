@@ -43,10 +43,12 @@ class Report:
     facts: Sequence[str]  # what was evaluated and how; a line each
     tables: Sequence[ReportTable]
     document: dict[str, Any]
+    figure: tuple[str, str] | None = None  # what a picture shows, and its file, relative to the Markdown file
 
     def markdown(self) -> str:
         facts = "".join(f"- {fact}\n" for fact in self.facts)
-        return f"# {self.title}\n\n{facts}\n" + "\n".join(table.markdown() for table in self.tables)
+        figure = "![{}]({})\n\n".format(*self.figure) if self.figure else ""
+        return f"# {self.title}\n\n{facts}\n{figure}" + "\n".join(table.markdown() for table in self.tables)
 
     def write(self, path: Path) -> None:
         """Write Markdown or JSON, as the suffix says; see `check_report_path`."""

@@ -5,6 +5,7 @@ there; a table that it has replaces the other's as a whole.
 """
 
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,13 +28,22 @@ def read_config(path: Path, model: type[C]) -> C:
         if "extends" in base:
             raise InvalidRequestError(f"{path} extends a recipe that itself extends another")
         settings = {**base, **settings}
+    return check_settings(settings, model, str(path))
+
+
+def check_settings(settings: Mapping[str, Any], model: type[C], where: str) -> C:
+    """Settings as a typed model.
+
+    Raises:
+        InvalidRequestError: they do not fit; the message says `where` and names them.
+    """
     try:
         return model.model_validate(settings)
     except ValidationError as error:
         problems = "; ".join(
             f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors(include_url=False)
         )
-        raise InvalidRequestError(f"{path}: {problems}") from error
+        raise InvalidRequestError(f"{where}: {problems}") from error
 
 
 def _read(path: Path) -> dict[str, Any]:

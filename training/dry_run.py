@@ -4,7 +4,6 @@ It needs the repository alone: what a recipe says of data is not looked at, and 
 the default bundle. It shows that what the recipe describes can be trained, saved, loaded and used.
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from models.bundle import Bundle, default_bundle
 from models.captioner import Caption, CaptionSettings
 from training.bridge import BridgeMaterial, BridgeRun, train_bridge_on
 from training.export import bridge_part, replace_part, require_empty
-from training.loop import LOG, RunConfig, load_trained
+from training.loop import RunConfig, load_trained, logged_losses
 from training.prompt_examples import TokenisedCorpus
 from training.tiny_data import TinyData, make_tiny_data
 
@@ -64,15 +63,7 @@ def dry_run_bridge(config: BridgeRun, output: Path | None = None) -> DryRun:
     with _workplace(output) as (folder, place):
         bundle = Bundle.open(default_bundle())
         data = make_tiny_data(bundle, folder / "photos")
-        prompts = bundle.load_prompts()
-        material = BridgeMaterial(
-            bundle.load_language_model(config.dropout),
-            prompts,
-            data.features,
-            TokenisedCorpus(data.captions, prompts),
-            TokenisedCorpus(data.neighbours, prompts),
-            data.retrieved,
-        )
+        material = bridge_material(bundle, data, config.dropout)
         run = shortened(config, folder, batch_tokens=_BATCH_TOKENS)
         bridge = train_bridge_on(material, run, resume=False)
         provenance = (
@@ -90,16 +81,23 @@ def dry_run_bridge(config: BridgeRun, output: Path | None = None) -> DryRun:
         )
 
 
+def bridge_material(bundle: Bundle, data: TinyData, dropout: float = 0.0) -> BridgeMaterial:
+    """Tiny data as bridges are trained on it, into the bundle's language model."""
+    prompts = bundle.load_prompts()
+    return BridgeMaterial(
+        bundle.load_language_model(dropout),
+        prompts,
+        data.features,
+        TokenisedCorpus(data.captions, prompts),
+        TokenisedCorpus(data.neighbours, prompts),
+        data.retrieved,
+    )
+
+
 def shortened(config: C, folder: Path, **changes: int) -> C:
     """The same recipe for a few steps, each of them logged, as a run inside `folder`."""
     few = {"steps": STEPS, "warmup_steps": 1, "log_every": 1, "checkpoint_every": STEPS}
     return config.model_copy(update={**few, **changes, "output": folder / config.output.name})
-
-
-def logged_losses(run: RunConfig) -> list[float]:
-    """The losses of a run, from its log."""
-    lines = (run.output / LOG).read_text(encoding="utf-8").splitlines()
-    return [json.loads(line)["loss"] for line in lines]
 
 
 @contextmanager

@@ -284,6 +284,12 @@ def _load(
     return meta["step"], meta["history"]
 
 
+def logged_losses(config: RunConfig) -> list[float]:
+    """The losses that a run has logged, each the mean of `log_every` steps."""
+    lines = (config.output / LOG).read_text(encoding="utf-8").splitlines()
+    return [json.loads(line)["loss"] for line in lines]
+
+
 def load_trained(config: RunConfig) -> dict[str, Tensor]:
     """The trained weights of a finished run, by parameter name.
 
