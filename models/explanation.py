@@ -1,14 +1,18 @@
 """Where in the photo each word of a caption comes from, as far as attention tells.
 
 A caption that is finished is read once more, all of it at once, and every layer shows what it looked at. What
-a word has taken in of each visual token is attention rollout (models/fusion/rollout.py) at the positions that
-predicted its pieces, each counted by how open the choice was there: its surprisal, -log p. The last letters
-of a word follow from the first and look at nothing in particular.
+a word has taken in of each visual token is attention rollout (models/fusion/rollout.py) at the position that
+predicted its first piece; the rest of its letters mostly follow from that and look at nothing in particular.
 
 Most of that is the same for all words: attention gathers in a few places, often at the edge, where there is
 nothing to be seen. What is shown is therefore by what factor a word exceeds the mean over all positions of
 prompt and caption, less 1, and 0 where it does not; then scaled to a sum of 1. So a grid compares places for
 one word, and says nothing about how much the word depends on the photo at all.
+
+Measured on the words for the thing in the photo, in up to ten languages, against a box around the thing: cat,
+coffee and rocket, which the method was chosen on, then flower and motorcycle. The boxes are 0.52, 0.30, 0.26;
+0.35, 0.52 of the photo and hold 0.44, 0.27, 0.18; 0.22, 0.50 of the rollout itself, which is no better than
+chance, and 0.96, 0.62, 0.62; 0.68, 0.69 of these grids.
 """
 
 import math
@@ -22,13 +26,12 @@ from torch import Tensor
 from models.fusion.bridge import Bridge
 from models.fusion.rollout import as_distributions, cross_rollout
 from models.language.tokenizer import PAD, Tokenizer
-from models.language.words import SPACE, group_words, has_letters
+from models.language.words import group_words
 from models.language.xglm import XGLM, LayerAttention
 from models.vision.features import VisionFeatures
 from retrieval.errors import InvalidRequestError
 
 _ROWS_AT_ONCE = 8  # weights of all layers and heads are in memory together: some 10 MB a caption
-_LEAST_SURPRISAL = 1e-3  # nats; so that a word of which the model was sure has positions that count, too
 
 _LEAST_EXCESS = 0.01  # a word that exceeds the mean nowhere by more has equal weights: scaled up, it is noise
 
@@ -80,17 +83,14 @@ def explain(
     explained = []
     for start in range(0, len(prompts), _ROWS_AT_ONCE):
         chunk = slice(start, start + _ROWS_AT_ONCE)
-        for ids, (excess, surprisal) in zip(
-            captions[chunk],
-            _read_again(model, bridge, memory[chunk], prompts[chunk], captions[chunk]),
-            strict=True,
-        ):
-            pieces = [tokenizer.piece(token) for token in ids]
+        read = _read_again(model, bridge, memory[chunk], prompts[chunk], captions[chunk])
+        for ids, excess in zip(captions[chunk], read, strict=True):
             words = []
-            for indices in group_words(pieces):
-                word = _of_word(excess, surprisal, indices, pieces).view(rows, columns)
+            for indices in group_words([tokenizer.piece(token) for token in ids]):
+                word = _of_word(excess[indices[0]]).view(rows, columns)
                 text = tokenizer.decode([ids[i] for i in indices])
-                words.append(WordAttention(text, tuple(tuple(row) for row in word.tolist())))
+                if text:
+                    words.append(WordAttention(text, tuple(tuple(row) for row in word.tolist())))
             explained.append(tuple(words))
     return explained
 
@@ -101,15 +101,15 @@ def _read_again(
     memory: Tensor,
     prompts: Sequence[Sequence[int]],
     captions: Sequence[Sequence[int]],
-) -> list[tuple[Tensor, Tensor]]:
-    """For each caption of C tokens: relevance over its mean (C, N), and surprisal (C,) in nats."""
+) -> list[Tensor]:
+    """For each caption of C tokens (C, N): what predicting it took in of each visual token, over the mean."""
     sequences = [[*prompt, *caption] for prompt, caption in zip(prompts, captions, strict=True)]
     width = max(map(len, sequences))
     # Padding on the right: the causal mask keeps it out of everything before it.
     ids = torch.tensor([row + [PAD] * (width - len(row)) for row in sequences], device=memory.device)
     state, origins = bridge.prepare_with_weights(memory.to(model.embed_tokens.weight.dtype))
     layers: list[LayerAttention] = []
-    hidden = model(ids, bridge=bridge, bridge_state=state, collected=layers)
+    model(ids, bridge=bridge, bridge_state=state, collected=layers)
     image = [
         None if layer.image is None else layer.image @ origins.layers[index][:, None]
         for index, layer in enumerate(layers)
@@ -118,20 +118,12 @@ def _read_again(
     read = []
     for b, prompt in enumerate(prompts):
         end = len(sequences[b])
-        predicting = slice(len(prompt) - 1, end - 1)
         shared = relevance[b, :end].mean(dim=0)
-        excess = relevance[b, predicting] / shared.clamp_min(1e-30)
-        scores = model.logits(hidden[b, predicting]).float()
-        chosen = scores.gather(1, ids[b, len(prompt) : end, None])[:, 0]
-        read.append((excess, scores.logsumexp(dim=-1) - chosen))
+        read.append(relevance[b, len(prompt) - 1 : end - 1] / shared.clamp_min(1e-30))
     return read
 
 
-def _of_word(excess: Tensor, surprisal: Tensor, indices: Sequence[int], pieces: Sequence[str]) -> Tensor:
-    """The weights (N,) of the word that consists of the pieces at `indices`."""
-    # Not the punctuation behind it; but a lone space counts: with it a rare word begins.
-    counted = [i for i in indices if has_letters(pieces[i]) or pieces[i] == SPACE] or list(indices)
-    shares = surprisal[counted].clamp_min(_LEAST_SURPRISAL)
-    mean = (shares / shares.sum()) @ excess[counted]
-    over = (mean - 1).clamp_min(0)
+def _of_word(excess: Tensor) -> Tensor:
+    """Weights (N,) that sum to 1, of factors over the mean (N,)."""
+    over = (excess - 1).clamp_min(0)
     return as_distributions(over if bool(over.max() > _LEAST_EXCESS) else torch.zeros_like(over))

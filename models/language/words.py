@@ -3,8 +3,8 @@
 import unicodedata
 from collections.abc import Sequence
 
-SPACE = "▁"  # how SentencePiece writes the space before a word
-_WITHOUTSPACES = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR")  # scripts, by name
+_SPACE = "▁"  # how SentencePiece writes the space before a word
+_WITHOUT_SPACES = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR")  # scripts, by name
 
 
 def group_words(pieces: Sequence[str]) -> list[list[int]]:
@@ -16,18 +16,13 @@ def group_words(pieces: Sequence[str]) -> list[list[int]]:
     words: list[list[int]] = []
     before = ""  # text of the word so far
     for index, piece in enumerate(pieces):
-        text = piece.removeprefix(SPACE)
-        if not words or piece.startswith(SPACE) or (before and _parts(before[-1], text[:1])):
+        text = piece.removeprefix(_SPACE)
+        if not words or piece.startswith(_SPACE) or (before and _parts(before[-1], text[:1])):
             words.append([])
             before = ""
         words[-1].append(index)
         before += text
     return words
-
-
-def has_letters(piece: str) -> bool:
-    """Whether a piece says something: it has a letter, a vowel sign or a digit in it."""
-    return any(unicodedata.category(character)[0] in "LMN" for character in piece)
 
 
 def _parts(last: str, first: str) -> bool:
@@ -36,4 +31,4 @@ def _parts(last: str, first: str) -> bool:
 
 
 def _unspaced(character: str) -> bool:
-    return character.isalnum() and unicodedata.name(character, "").startswith(_WITHOUTSPACES)
+    return character.isalnum() and unicodedata.name(character, "").startswith(_WITHOUT_SPACES)
