@@ -43,10 +43,11 @@ _HOT = 4
 
 @dataclass(frozen=True)
 class _Lettering:
-    """How the texts of one caption are written. Without a font, Pillow's own writes numbers for the words."""
+    """How the texts of one caption are written."""
 
-    file: FontFile | None
+    file: FontFile | None  # None: the one inside Pillow, which has ASCII
     right_to_left: bool
+    in_numbers: bool = False  # for lack of letters, instead of words
 
     def font(self, size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
         if self.file is None:
@@ -159,21 +160,21 @@ def _lettering(caption: CaptionItem) -> tuple[_Lettering, str | None]:
         package = SHAPING_PACKAGE
     else:
         file = find_font(caption.text)
-        if file is not None:
+        if file is not None or caption.text.isascii():
             return _Lettering(file, right_to_left), None
         reason = f"no font here has all letters of the caption in {language}"
         package = font_package(caption.text)
     warning = (
         f"{reason}, so its words have numbers in the picture; on Debian and Ubuntu: apt-get install {package}"
     )
-    return _Lettering(None, right_to_left), warning
+    return _Lettering(None, right_to_left, in_numbers=True), warning
 
 
 def _row(photo: Image.Image, caption: CaptionItem, lettering: _Lettering) -> Image.Image:
     """Title, photo and panels of a caption."""
     words = [] if caption.attention is None else caption.attention.words
     title, labels = caption.text, [word.text for word in words]
-    if lettering.file is None:
+    if lettering.in_numbers:
         title, labels = f"{caption.language}: 1-{len(words)}", [str(i) for i in range(1, len(words) + 1)]
     panels = [photo, *(_overlay(photo, word.weights) for word in words)]
     title_font = lettering.font(_TITLE)

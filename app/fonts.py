@@ -147,7 +147,7 @@ def _plain(name: str) -> str:
 
 def _visible(text: str) -> set[str]:
     """Characters that leave ink."""
-    return {c for c in text if not c.isspace() and unicodedata.category(c) not in ("Cf", "Cc", "Mn", "Me")}
+    return {c for c in text if not c.isspace() and unicodedata.category(c) not in ("Cf", "Cc")}
 
 
 def _has_all(font: FontFile, letters: str) -> bool:

@@ -76,7 +76,7 @@ class ImageCaptions:
 @dataclass(frozen=True)
 class CaptionResult:
     images: tuple[ImageCaptions, ...]
-    timings_ms: dict[str, float] = field(default_factory=dict)  # encode, retrieve, generate (and explain)
+    timings_ms: dict[str, float] = field(default_factory=dict)  # encode, retrieve, generate with explain
 
 
 class Captioner:

@@ -94,6 +94,13 @@ def test_without_a_font_words_have_numbers_and_a_warning_says_why(monkeypatch: p
     assert picture.tobytes() == explanation_picture(plain(), [caption("火 箭", "zh")])[0].tobytes()
 
 
+def test_ascii_needs_no_font(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(explain_picture, "find_font", lambda text: None)
+    picture, warnings = explanation_picture(plain(), [caption("A cat")])
+    assert warnings == []
+    assert picture.tobytes() != explanation_picture(plain(), [caption("A dog")])[0].tobytes()
+
+
 def test_a_long_word_stays_in_its_panel() -> None:
     picture, _ = explanation_picture(plain((200, 40, 10), (104, 52)), [caption("Donaudampfschifffahrt a")])
     labels = np.asarray(picture.convert("L"))[-36:, :]
