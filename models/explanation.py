@@ -31,7 +31,7 @@ from models.language.xglm import XGLM, LayerAttention
 from models.vision.features import VisionFeatures
 from retrieval.errors import InvalidRequestError
 
-_ROWS_AT_ONCE = 8  # weights of all layers and heads are in memory together: some 10 MB a caption
+_ROWS_AT_ONCE = 4  # weights of all layers and heads are in memory together: some 10 MB a caption
 
 _LEAST_EXCESS = 0.01  # a word that exceeds the mean nowhere by more has equal weights: scaled up, it is noise
 
@@ -110,8 +110,10 @@ def _read_again(
     state, origins = bridge.prepare_with_weights(memory.to(model.embed_tokens.weight.dtype))
     layers: list[LayerAttention] = []
     model(ids, bridge=bridge, bridge_state=state, collected=layers)
-    image = [
-        None if layer.image is None else layer.image @ origins.layers[index][:, None]
+    image = [  # the mean of the heads first: all of them through the origins would take longer than the model
+        None
+        if layer.image is None
+        else layer.image.mean(dim=1, keepdim=True) @ origins.layers[index][:, None]
         for index, layer in enumerate(layers)
     ]
     relevance = cross_rollout([layer.own for layer in layers], image, origins.prefix)[:, -width:]

@@ -112,7 +112,7 @@ def test_every_bridge_is_explained_and_batched_equals_one_by_one(kind: str, toke
     model, bridge = decoder(tokenizer, 2), strong(BRIDGES[kind](), std=1.0)
     photos = features(3, 9)
     texts = ["a cat", "a cup of coffee with a spoon", "قطة تنظر", "一杯咖啡。", "raketa", "Eine Katze."]
-    captions = tokenizer.encode(texts) * 2  # 12 rows: more than are read at once
+    captions = tokenizer.encode(texts) * 2  # more rows than are read at once
     prompts = [[EOS], [EOS, 7, 8, 9], [EOS, 5]] * 4
     together = explain(model, bridge, tokenizer, photos, prompts, captions)
     assert len(together) == 12
