@@ -68,6 +68,15 @@ def caption(
             "--seed", metavar="N", min=0, max=2**32 - 1, help="With --temperature: the same captions again."
         ),
     ] = 0,
+    explain: Annotated[
+        Path | None,
+        typer.Option(
+            "--explain",
+            metavar="FILE",
+            help="Draw where in the photo each word comes from, into a .png or .jpg file; for one photo.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: JsonOption = False,
     bundle: BundleOption = None,
     datastore: DatastoreOption = None,
@@ -82,17 +91,21 @@ def caption(
       paellera caption cat.jpg dog.jpg --language es --language ar
       paellera caption cat.jpg --language all --json
       paellera caption cat.jpg --temperature 0.8 --num-captions 5 --seed 7
+      paellera caption cat.jpg --language ar --explain words.png
       curl -s https://example.org/cat.jpg | paellera caption -
     """
     # Not at the top: these bring Pillow, pydantic and numpy along, and --help must not wait for them.
     from app import model as models
     from app.cli_render import print_image, print_json, printable
+    from app.explain_picture import check_destination, explanation_picture, write_picture
     from app.photo_files import PhotoRun
     from app.reply import describe_datastore, describe_model, describe_timings, new_id
-    from app.schemas import FailedImage, SourcedReply
+    from app.schemas import FailedImage, SourcedImage, SourcedReply
     from app.settings import load_settings
     from app.validation import validate_parameters
 
+    if explain is not None:
+        check_destination(explain, photos)
     settings = load_settings({"bundle": bundle, "datastore": datastore})
     parameters = validate_parameters(
         {
@@ -104,6 +117,7 @@ def caption(
             "temperature": temperature,
             "top_p": top_p,
             "seed": seed,
+            "explain": explain is not None,
         }
     )
 
@@ -119,6 +133,11 @@ def caption(
             print(f"error: {printable(image.source)}: {image.error.detail}", file=sys.stderr)
         elif not as_json:
             print_image(image)
+    if explain is not None and isinstance(images[0], SourcedImage):
+        drawn, warnings = explanation_picture(run.pictures[0], images[0].captions)
+        for warning in warnings:
+            print(f"warning: {warning}", file=sys.stderr)
+        write_picture(drawn, explain)
     if as_json:
         reply = SourcedReply(
             id=new_id(),

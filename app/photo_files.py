@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
+from PIL import Image
+
 from app.images import DecodedImage, ImageLimits, decode_image
 from app.model import CaptionModel
 from app.negotiation import default_language, locale_language, named_languages
@@ -29,6 +31,7 @@ class PhotoRun:
         self, load: Callable[[], CaptionModel], parameters: CaptionParameters, settings: Settings
     ) -> None:
         self.timings_ms: dict[str, float] = {}
+        self.pictures: list[Image.Image] = []  # the captioned photos as decoded, kept only with `explain`
         self._load = load
         self._parameters = parameters
         self._settings = settings
@@ -77,6 +80,8 @@ class PhotoRun:
             result = self.model.caption([item.image for item in batch], settings)
             for stage, milliseconds in result.timings_ms.items():
                 self._add_time(stage, milliseconds)
+            if self._parameters.explain:
+                self.pictures += [item.image for item in batch]
             for item, captions in zip(batch, result.images, strict=True):
                 items.append(SourcedImage(source="", **dict(describe_image(item, captions))))
         return items

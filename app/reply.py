@@ -13,6 +13,7 @@ from app.model import CaptionModel
 from app.schemas import (
     MAX_CAPTIONS,
     AlternativeItem,
+    AttentionItem,
     CaptionItem,
     CaptionParameters,
     CaptionReply,
@@ -22,12 +23,14 @@ from app.schemas import (
     ModelItem,
     NeighbourItem,
     TimingsItem,
+    WordItem,
 )
 from retrieval.errors import InvalidRequestError
 from retrieval.languages import autonym, display_name
 
 if TYPE_CHECKING:
     from models.captioner import CaptionResult, CaptionSettings, ImageCaptions
+    from models.explanation import WordAttention
 
 
 def to_settings(parameters: CaptionParameters, languages: tuple[str, ...], images: int) -> "CaptionSettings":
@@ -49,6 +52,7 @@ def to_settings(parameters: CaptionParameters, languages: tuple[str, ...], image
         temperature=parameters.temperature,
         top_p=parameters.top_p,
         seed=parameters.seed,
+        explain=parameters.explain,
     )
 
 
@@ -105,9 +109,22 @@ def describe_image(decoded: DecodedImage, captions: "ImageCaptions") -> ImageIte
                     )
                     for neighbour in caption.neighbours
                 ],
+                attention=describe_attention(caption.attention),
             )
             for caption in captions.captions
         ],
+    )
+
+
+def describe_attention(words: "Sequence[WordAttention]") -> AttentionItem | None:
+    """None where nothing was asked for. Weights have five digits: ten thousandths of an equal share of 1."""
+    if not words:
+        return None
+    grids = [[[round(weight, 5) for weight in row] for row in word.weights] for word in words]
+    return AttentionItem(
+        rows=len(grids[0]),
+        columns=len(grids[0][0]),
+        words=[WordItem(text=word.text, weights=grid) for word, grid in zip(words, grids, strict=True)],
     )
 
 

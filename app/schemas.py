@@ -42,6 +42,9 @@ class CaptionParameters(BaseModel):
     seed: Annotated[int, Field(ge=0, le=2**32 - 1, strict=True)] = Field(
         0, description="with temperature: the same seed gives the same captions"
     )
+    explain: Annotated[bool, Field(strict=True)] = Field(
+        False, description="also say where in the photo each word of a caption comes from"
+    )
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -89,6 +92,21 @@ class AlternativeItem(BaseModel):
     confidence: float
 
 
+class WordItem(BaseModel):
+    text: str = Field(description="as in the caption, punctuation included; in Chinese a piece of text")
+    weights: list[list[float]] = Field(
+        description="rows of the grid from the top of the photo; their sum is 1"
+    )
+
+
+class AttentionItem(BaseModel):
+    """Where in the photo a caption's words come from, on a grid laid over it."""
+
+    rows: int
+    columns: int
+    words: list[WordItem] = Field(description="in the order of the caption")
+
+
 class CaptionItem(BaseModel):
     language: str
     text: str
@@ -97,6 +115,9 @@ class CaptionItem(BaseModel):
         description="further captions, when more than one is asked for"
     )
     neighbours: list[NeighbourItem] = Field(description="the captions that were retrieved, nearest first")
+    attention: AttentionItem | None = Field(
+        None, exclude_if=lambda value: value is None, description="with `explain` only"
+    )
 
 
 class ImageItem(BaseModel):

@@ -7,7 +7,7 @@ query for retrieval. All images and languages of a call are generated as batches
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from models.explanation import WordAttention, explain
 from models.fusion.bridge import Bridge
 from models.generation import GenerationSettings, Hypothesis, generate
 from models.language.xglm import XGLM
@@ -46,6 +47,7 @@ class CaptionSettings:
     temperature: float | None = None  # None: beam search; a number: nucleus sampling
     top_p: float | None = None
     seed: int = 0
+    explain: bool = False  # where in the photo each word comes from: `Caption.attention`
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ class Caption:
     confidence: float
     alternatives: tuple[Alternative, ...] = ()
     neighbours: tuple[Neighbour, ...] = ()
+    attention: tuple[WordAttention, ...] = ()  # of the words of `text`, if it was asked for
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,7 @@ class ImageCaptions:
 @dataclass(frozen=True)
 class CaptionResult:
     images: tuple[ImageCaptions, ...]
-    timings_ms: dict[str, float] = field(default_factory=dict)  # encode, retrieve, generate
+    timings_ms: dict[str, float] = field(default_factory=dict)  # encode, retrieve, generate with explain
 
 
 class Captioner:
@@ -132,7 +135,7 @@ class Captioner:
         at_once = max(1, min(_IMAGES_AT_ONCE, _ROWS_AT_ONCE // len(languages)))
         for start in range(0, len(images), at_once):
             captioned += self._caption_chunk(
-                images[start : start + at_once], languages, k, generation, timings
+                images[start : start + at_once], languages, k, generation, timings, explained=settings.explain
             )
         return CaptionResult(tuple(captioned), timings)
 
@@ -151,6 +154,8 @@ class Captioner:
         k: int,
         generation: GenerationSettings,
         timings: dict[str, float],
+        *,
+        explained: bool,
     ) -> Iterator[ImageCaptions]:
         started = time.perf_counter()
         features = self._encode(images)
@@ -159,6 +164,13 @@ class Captioner:
         neighbours = self._retrieve(queries, languages, k)  # [image][language]
         retrieved = time.perf_counter()
         hypotheses = self._generate(features, languages, neighbours, queries.novelty, generation)
+        attention: list[tuple[WordAttention, ...]] = [()] * len(hypotheses)
+        if explained:
+            prompts = self._build_prompts(languages, neighbours, queries.novelty)
+            best = [row[0].ids for row in hypotheses]
+            attention = explain(
+                self._language_model, self._bridge, self._prompts.tokenizer, features, prompts, best
+            )
         generated = time.perf_counter()
         for stage, seconds in (
             ("encode", encoded - started),
@@ -167,11 +179,13 @@ class Captioner:
         ):
             timings[stage] += 1000 * seconds
         for number, found in enumerate(neighbours):
-            rows = hypotheses[number * len(languages) : (number + 1) * len(languages)]
+            mine = slice(number * len(languages), (number + 1) * len(languages))
             yield ImageCaptions(
                 tuple(
-                    self._describe(language, row, tuple(retrieved_here))
-                    for language, row, retrieved_here in zip(languages, rows, found, strict=True)
+                    replace(self._describe(language, row, tuple(retrieved_here)), attention=words)
+                    for language, row, retrieved_here, words in zip(
+                        languages, hypotheses[mine], found, attention[mine], strict=True
+                    )
                 )
             )
 
@@ -201,14 +215,7 @@ class Captioner:
         generation: GenerationSettings,
     ) -> list[list[Hypothesis]]:
         """Hypotheses of each language of each image in turn, (images * languages) rows."""
-        # Neighbours that fit badly mislead; of a photo unlike those the bridge knows they still tell more.
-        familiar, new = self._defaults.min_score, self._defaults.min_score_new
-        least = (familiar + (new - familiar) * novelty).tolist()
-        prompts = [
-            self._prompts.build(language, [n.text for n in found if n.score >= least_here])
-            for per_language, least_here in zip(neighbours, least, strict=True)
-            for language, found in zip(languages, per_language, strict=True)
-        ]
+        prompts = self._build_prompts(languages, neighbours, novelty)
         weight = self._language_model.embed_tokens.weight
         state = self._bridge.prepare(features.tokens.to(weight.dtype))
         prefix = self._bridge.prefix(state)
@@ -235,6 +242,22 @@ class Captioner:
                 copying=self._copying(prompts[chunk], copied[chunk]),
             )
         return hypotheses
+
+    def _build_prompts(
+        self,
+        languages: Sequence[str],
+        neighbours: Sequence[Sequence[Sequence[Neighbour]]],
+        novelty: NDArray[np.float32],
+    ) -> list[list[int]]:
+        """The prompt of each language of each image in turn."""
+        # Neighbours that fit badly mislead; of a photo unlike those the bridge knows they still tell more.
+        familiar, new = self._defaults.min_score, self._defaults.min_score_new
+        least = (familiar + (new - familiar) * novelty).tolist()
+        return [
+            self._prompts.build(language, [n.text for n in found if n.score >= least_here])
+            for per_language, least_here in zip(neighbours, least, strict=True)
+            for language, found in zip(languages, per_language, strict=True)
+        ]
 
     def _copying(self, prompts: Sequence[list[int]], weights: Sequence[float]) -> Copying | None:
         if not any(weights):  # most photos are familiar

@@ -16,8 +16,10 @@ from models.captioner import (
     CaptionSettings,
     ImageCaptions,
 )
+from models.explanation import WordAttention
 from retrieval.datastore import Neighbour
 
+GRID = ((0.5, 0.25, 0.0), (0.123456, 0.0, 0.126544))
 WORDS = {"ar": "صورة", "de": "Bild", "en": "picture", "es": "imagen", "pt": "foto", "zh": "图片"}
 
 
@@ -66,6 +68,7 @@ class EchoCaptioner:
                     0.75,
                     tuple(Alternative(text, 0.5) for text in texts[1:]),
                     tuple(neighbours),
+                    tuple(WordAttention(word, GRID) for word in texts[0].split()) if settings.explain else (),
                 )
             )
         return ImageCaptions(tuple(captions))

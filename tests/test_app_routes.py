@@ -109,6 +109,36 @@ def test_json(client: TestClient, captioner: EchoCaptioner) -> None:
     assert captioner.calls[0][1] == CaptionSettings(("de",), num_captions=3, beams=4, neighbours=0)
 
 
+@pytest.mark.parametrize("way", ["form", "query", "json"])
+def test_words_are_explained_when_asked(client: TestClient, captioner: EchoCaptioner, way: str) -> None:
+    if way == "form":
+        response = client.post("/v1/captions", files={"image": PHOTO}, data={"explain": "true"})
+    elif way == "query":
+        response = client.post(
+            "/v1/captions?explain=true", content=PHOTO, headers={"content-type": "image/png"}
+        )
+    else:
+        response = post_json(client, explain=True)
+    (caption,) = response.json()["images"][0]["captions"]
+    assert caption["attention"] == {
+        "rows": 2,
+        "columns": 3,
+        "words": [
+            {"text": word, "weights": [[0.5, 0.25, 0.0], [0.12346, 0.0, 0.12654]]}
+            for word in ("picture", "200,40,10")
+        ],
+    }
+    assert captioner.calls[0][1] == CaptionSettings(("en",), explain=True)
+
+
+def test_words_are_not_explained_unless_asked(client: TestClient) -> None:
+    for explain in ({}, {"explain": False}):
+        assert "attention" not in post_json(client, **explain).json()["images"][0]["captions"][0]
+    problem(post_json(client, explain="yes"), 422, "invalid_request")
+    response = client.post("/v1/captions", files={"image": PHOTO}, data={"explain": "perhaps"})
+    assert "explain" in problem(response, 422, "invalid_request")
+
+
 def test_json_takes_data_urls_and_line_breaks(client: TestClient) -> None:
     text = base64.encodebytes(PHOTO).decode()
     for given in (text, f"data:image/png;base64,{text}"):

@@ -53,6 +53,19 @@ def test_two_photos_in_ten_languages_are_one_request(client: TestClient) -> None
     assert [caption["language"] for caption in images[0]["captions"]] == languages
 
 
+def test_words_come_with_their_places(client: TestClient) -> None:
+    reply = client.post(
+        "/v1/captions?language=en&explain=true", content=CAT, headers={"content-type": "image/png"}
+    ).json()
+    (caption,) = reply["images"][0]["captions"]
+    attention = caption["attention"]
+    assert " ".join(word["text"] for word in attention["words"]) == caption["text"]
+    assert (attention["rows"], attention["columns"]) == (9, 9)
+    for word in attention["words"]:
+        assert [len(row) for row in word["weights"]] == [9] * 9
+        assert sum(map(sum, word["weights"])) == pytest.approx(1.0, abs=1e-3)
+
+
 def test_ready_when_warm(client: TestClient) -> None:
     assert client.get("/livez").status_code == 200
     assert client.get("/readyz").status_code == 200

@@ -12,7 +12,7 @@ from models.fusion.cross_attention import CrossAttentionBridge, CrossAttentionCo
 from models.fusion.gated_cross_attention import GatedCrossAttentionBridge, GatedCrossAttentionConfig
 from models.fusion.query_transformer import QueryTransformerBridge, QueryTransformerConfig
 from models.fusion.visual_prefix import VisualPrefixBridge, VisualPrefixConfig
-from models.language.xglm import XGLM, XGLMConfig
+from models.language.xglm import XGLM, LayerAttention, XGLMConfig
 
 LANGUAGE = XGLMConfig(vocab_size=30, d_model=16, num_layers=4, num_heads=4, ffn_dim=32, max_positions=64)
 D_MEMORY, TOKENS = 12, 6
@@ -142,3 +142,45 @@ def test_vision_reaches_text_through_the_bottlenecks_alone(model: XGLM) -> None:
     cut = type(state)(state.keys.detach(), state.values.detach())
     read = bridge.layer(1, hidden, cut)
     assert not torch.autograd.grad(read.sum(), list(bridge.writers.parameters()), allow_unused=True)[0]
+
+
+@torch.no_grad()
+def test_weights_on_request_change_nothing(bridge: Any, model: XGLM) -> None:
+    ids = torch.tensor([[2, 5, 6], [2, 7, 8]])
+    collected: list[LayerAttention] = []
+    state, _ = bridge.prepare_with_weights(memory())
+    with_weights = model(ids, bridge=bridge, bridge_state=state, collected=collected)
+    fast = model(ids, bridge=bridge, bridge_state=bridge.prepare(memory()))
+    torch.testing.assert_close(with_weights, fast, atol=1e-5, rtol=0)
+    assert len(collected) == LANGUAGE.num_layers
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("padded", [False, True])
+def test_weights_are_distributions_over_what_is_offered(bridge: Any, model: XGLM, padded: bool) -> None:
+    mask = torch.tensor([[True] * TOKENS, [True] * 4 + [False] * 2]) if padded else None
+    if padded and isinstance(bridge, VisualPrefixBridge):
+        pytest.skip("a visual prefix has no mask")
+    collected: list[LayerAttention] = []
+    state, origins = bridge.prepare_with_weights(memory(), mask)
+    model(torch.tensor([[2, 5, 6]]).expand(2, -1), bridge=bridge, bridge_state=state, collected=collected)
+    prefix = bridge.prefix(state)
+    width = 3 + (0 if prefix is None else prefix.shape[1])
+    looking = {index for index, layer in enumerate(collected) if layer.image is not None}
+    assert looking == set(origins.layers)
+    assert (prefix is None) == (origins.prefix is None)
+    assert looking or origins.prefix is not None
+    for index, layer in enumerate(collected):
+        assert layer.own.shape == (2, 4, width, width)
+        assert not layer.own.triu(1).any()  # causal
+        torch.testing.assert_close(layer.own.sum(dim=-1), torch.ones(2, 4, width))
+        if layer.image is not None:
+            offered = origins.layers[index].shape[1]
+            assert layer.image.shape == (2, 4, width, offered)
+            torch.testing.assert_close(layer.image.sum(dim=-1), torch.ones(2, 4, width))
+    for origin in [*origins.layers.values(), *([] if origins.prefix is None else [origins.prefix])]:
+        assert origin.shape[0] == 2
+        assert origin.shape[2] == TOKENS
+        torch.testing.assert_close(origin.sum(dim=-1), torch.ones(2, origin.shape[1]))
+        if padded and not torch.equal(origin[1], torch.eye(TOKENS)):
+            assert not origin[1, :, 4:].any()  # padding is in nothing

@@ -16,6 +16,7 @@ from models.fusion.bimodal import (
     single_stream,
 )
 from models.fusion.bottleneck_encoder import BottleneckEncoder
+from models.fusion.resampler import PerceiverResampler
 from models.fusion.token_types import TokenTypes
 
 WIDTH, HEADS = 16, 4
@@ -159,6 +160,30 @@ def test_padded_tokens_of_a_modality_are_not_seen() -> None:
     (vision_padded, text_padded), _ = encoder([vision, padded], [None, mask])
     assert torch.allclose(vision_bare, vision_padded, atol=1e-5)
     assert torch.allclose(text_bare, text_padded[:, :3], atol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("update", ["symmetric", "sequential"])
+def test_a_bottleneck_encoder_shows_its_weights(update: Literal["symmetric", "sequential"]) -> None:
+    encoder = bottleneck_encoder(update=update)
+    inputs = sequences(5, 3)
+    sequences_fast, bottlenecks_fast = encoder(inputs)
+    encoded, bottlenecks, weights = encoder(inputs, need_weights=True)
+    torch.testing.assert_close(bottlenecks, bottlenecks_fast, atol=1e-5, rtol=0)
+    torch.testing.assert_close(encoded, sequences_fast, atol=1e-5, rtol=0)
+    assert [[w.shape[3] for w in layer] for layer in weights] == [[5, 3], [7, 5], [7, 5]]
+    for one in (w for layer in weights for w in layer):
+        torch.testing.assert_close(one.sum(dim=-1), torch.ones(2, HEADS, one.shape[2]))
+
+
+@torch.no_grad()
+def test_a_resampler_shows_its_weights() -> None:
+    resampler = strong(PerceiverResampler(12, WIDTH, 3, 2, HEADS))
+    visual = torch.randn(2, 6, 12, generator=torch.Generator().manual_seed(2))
+    latents, weights = resampler(visual, need_weights=True)
+    torch.testing.assert_close(latents, resampler(visual), atol=1e-5, rtol=0)
+    assert [w.shape for w in weights] == [(2, HEADS, 3, 6 + 3)] * 2
+    torch.testing.assert_close(weights[1].sum(dim=-1), torch.ones(2, HEADS, 3))
 
 
 def test_bottleneck_parameters_are_as_many_as_it_says() -> None:

@@ -71,8 +71,15 @@ class TransformerLayer(nn.Module):
         self.norm_ffn = nn.LayerNorm(d_model)
         self.ffn = FeedForward(d_model)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None, *, memory: Tensor | None = None) -> Tensor:
-        """(B, T, D) → the same.
+    def forward(
+        self,
+        x: Tensor,
+        mask: Tensor | None = None,
+        *,
+        memory: Tensor | None = None,
+        need_weights: bool = False,
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """(B, T, D) → the same, and if asked for the weights (B, H, T, N + T) in fp32.
 
         Args:
             mask: (B, N + T) bool, True at real tokens, those of the memory first.
@@ -80,9 +87,11 @@ class TransformerLayer(nn.Module):
         """
         normalised = self.norm_attn(x)
         seen = normalised if memory is None else torch.cat([memory, normalised], dim=1)
-        x = x + self.attn(normalised, seen, None if mask is None else mask[:, None, None])[0]
+        visible = None if mask is None else mask[:, None, None]
+        attended, weights = self.attn(normalised, seen, visible, need_weights=need_weights)
+        x = x + attended
         fed_forward: Tensor = x + self.ffn(self.norm_ffn(x))
-        return fed_forward
+        return (fed_forward, weights) if need_weights else fed_forward
 
     @staticmethod
     def num_parameters(d_model: int) -> int:
@@ -104,12 +113,26 @@ class PreparedAttention(nn.Module):
         self.q_proj = nn.Linear(d_model, d_model)
         self.out_proj = nn.Linear(d_model, d_model)
 
-    def forward(self, x: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        """(B, T, D) of words (B, T, D), keys and values (B, H, N, D / H)."""
+    def forward(
+        self, x: Tensor, keys: Tensor, values: Tensor, *, need_weights: bool = False
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """(B, T, D) of words (B, T, D), keys and values (B, H, N, D / H).
+
+        The weights (B, H, T, N) in fp32 follow if asked for.
+        """
         query = split_heads(self.q_proj(self.norm(x)), self.num_heads)
-        attended, _ = attention(query, keys.to(query.dtype), values.to(query.dtype), scale=self.scale)
+        attended, weights = attention(
+            query,
+            keys.to(query.dtype),
+            values.to(query.dtype),
+            scale=self.scale,
+            need_weights=need_weights,
+        )
         output: Tensor = self.out_proj(merge_heads(attended))
-        return output
+        if not need_weights:
+            return output
+        assert weights is not None
+        return output, weights
 
     @staticmethod
     def num_parameters(d_model: int) -> int:

@@ -13,7 +13,9 @@ from torch import Tensor, nn
 
 from models.fusion.attention import split_heads
 from models.fusion.blocks import PreparedAttention, TransformerLayer, init_weights, with_own
+from models.fusion.bridge import Origins
 from models.fusion.cross_attention import CrossAttentionState
+from models.fusion.rollout import latent_rollout
 
 
 @dataclass(frozen=True)
@@ -65,18 +67,36 @@ class BottleneckBridge(nn.Module):
         init_weights(self)
 
     def prepare(self, memory: Tensor, mask: Tensor | None = None) -> CrossAttentionState:
+        return self._prepare(memory, mask, need_weights=False)[0]
+
+    def prepare_with_weights(
+        self, memory: Tensor, mask: Tensor | None = None
+    ) -> tuple[CrossAttentionState, Origins]:
+        state, weights = self._prepare(memory, mask, need_weights=True)
+        # Each layer reads the bottlenecks as its own writer left them.
+        fused = enumerate(latent_rollout(weights), start=self.config.fusion_layer)
+        return state, Origins(layers=dict(fused))
+
+    def _prepare(
+        self, memory: Tensor, mask: Tensor | None, *, need_weights: bool
+    ) -> tuple[CrossAttentionState, list[Tensor]]:
+        """The state, and if asked for the weights (B, H, S, N + S) of each writer."""
         memory = self.norm_memory(self.memory_proj(memory))
         bottlenecks = self.bottlenecks.to(memory.dtype).expand(len(memory), -1, -1)
         mask = with_own(mask, bottlenecks.shape[1])
-        projected = []
+        projected, collected = [], []
         for writer, norm, kv_proj in zip(self.writers, self.norms, self.kv_projs, strict=True):
-            bottlenecks = writer(bottlenecks, mask, memory=memory)
+            if need_weights:
+                bottlenecks, weights = writer(bottlenecks, mask, memory=memory, need_weights=True)
+                collected.append(weights)
+            else:
+                bottlenecks = writer(bottlenecks, mask, memory=memory)
             projected.append(kv_proj(norm(bottlenecks)))
         keys, values = (
             torch.stack([split_heads(part, self.config.num_heads) for part in parts])
             for parts in zip(*(both.chunk(2, dim=-1) for both in projected), strict=True)
         )
-        return CrossAttentionState(keys, values)
+        return CrossAttentionState(keys, values), collected
 
     def prefix(self, state: CrossAttentionState) -> None:
         return None
@@ -87,3 +107,14 @@ class BottleneckBridge(nn.Module):
             return hidden_states
         read: Tensor = self.readers[fused](hidden_states, state.keys[fused], state.values[fused])
         return hidden_states + read
+
+    def layer_with_weights(
+        self, index: int, hidden_states: Tensor, state: CrossAttentionState
+    ) -> tuple[Tensor, Tensor | None]:
+        fused = index - self.config.fusion_layer
+        if fused < 0:
+            return hidden_states, None
+        read, weights = self.readers[fused](
+            hidden_states, state.keys[fused], state.values[fused], need_weights=True
+        )
+        return hidden_states + read, weights

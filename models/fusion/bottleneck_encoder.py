@@ -50,35 +50,58 @@ class BottleneckEncoder(nn.Module):
         init_weights(self)
 
     def forward(
-        self, inputs: Sequence[Tensor], masks: Sequence[Tensor | None] | None = None
-    ) -> tuple[list[Tensor], Tensor]:
+        self,
+        inputs: Sequence[Tensor],
+        masks: Sequence[Tensor | None] | None = None,
+        *,
+        need_weights: bool = False,
+    ) -> tuple[list[Tensor], Tensor] | tuple[list[Tensor], Tensor, list[list[Tensor]]]:
         """Encode a sequence (B, N_m, D) of each modality; `masks` (B, N_m) bool are True at real tokens.
 
         Returns:
-            The encoded sequences, and the bottlenecks (B, num_bottlenecks, D).
+            The encoded sequences, and the bottlenecks (B, S, D). If asked for, also the weights
+            [layer][modality] in fp32: (B, H, N_m, N_m), and where a layer fuses (B, H, N_m + S, N_m + S), the
+            bottlenecks last.
         """
         sequences = list(inputs)
         masks = masks or [None] * len(sequences)
         bottlenecks = self.bottlenecks.to(sequences[0].dtype).expand(len(sequences[0]), -1, -1)
+        collected: list[list[Tensor]] = []
         for index, layer in enumerate(self.layers):
             assert isinstance(layer, nn.ModuleList)  # for the type checker
+            into: list[Tensor] | None = [] if need_weights else None
+            if into is not None:
+                collected.append(into)
+
             if index < self.fusion_layer:
-                sequences = [one(x, mask) for one, x, mask in zip(layer, sequences, masks, strict=True)]
+                sequences = [
+                    _run(one, x, mask, into) for one, x, mask in zip(layer, sequences, masks, strict=True)
+                ]
                 continue
             updates = []
             for number, (one, mask) in enumerate(zip(layer, masks, strict=True)):
                 length = sequences[number].shape[1]
                 whole = torch.cat([sequences[number], bottlenecks], dim=1)
-                joined = one(whole, with_own(mask, bottlenecks.shape[1]))
+                joined = _run(one, whole, with_own(mask, bottlenecks.shape[1]), into)
                 sequences[number] = joined[:, :length]
                 updates.append(joined[:, length:])
                 if self.update == "sequential":
                     bottlenecks = updates[-1]
             if self.update == "symmetric":
                 bottlenecks = torch.stack(updates).mean(dim=0)
-        return sequences, bottlenecks
+        return (sequences, bottlenecks, collected) if need_weights else (sequences, bottlenecks)
 
     @staticmethod
     def num_parameters(modalities: int, d_model: int, num_layers: int, num_bottlenecks: int) -> int:
         layers = modalities * num_layers * TransformerLayer.num_parameters(d_model)
         return num_bottlenecks * d_model + layers
+
+
+def _run(layer: nn.Module, x: Tensor, mask: Tensor | None, weights: list[Tensor] | None) -> Tensor:
+    """The layer's output; its weights are added to the list, if there is one."""
+    if weights is None:
+        encoded: Tensor = layer(x, mask)
+    else:
+        encoded, own = layer(x, mask, need_weights=True)
+        weights.append(own)
+    return encoded

@@ -7,9 +7,11 @@ from the language model, keys and values from the image, and all are projected t
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from models.fusion.attention import attention, merge_heads, split_heads
+from models.fusion.bridge import Origins
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,15 @@ class CrossAttentionBridge(nn.Module):
         )
         keys, values = projected.permute(3, 2, 0, 4, 1, 5)  # each (L, B, G, N, d)
         return CrossAttentionState(keys, values, None if mask is None else mask[:, None, None, :])
+
+    def prepare_with_weights(
+        self, memory: Tensor, mask: Tensor | None = None
+    ) -> tuple[CrossAttentionState, Origins]:
+        batch, tokens, _ = memory.shape
+        themselves = torch.eye(tokens, device=memory.device).expand(batch, -1, -1)
+        return self.prepare(memory, mask), Origins(
+            layers=dict.fromkeys(range(self.config.num_layers), themselves)
+        )
 
     def prefix(self, state: CrossAttentionState) -> None:
         return None

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from models.fusion.blocks import FeedForward, PreparedAttention, init_weights
+from models.fusion.bridge import Origins
 from models.fusion.cross_attention import CrossAttentionState
 from models.fusion.resampler import PerceiverResampler
+from models.fusion.rollout import latent_rollout
 
 
 @dataclass(frozen=True)
@@ -63,8 +65,18 @@ class GatedCrossAttentionBridge(nn.Module):
         init_weights(self)
 
     def prepare(self, memory: Tensor, mask: Tensor | None = None) -> CrossAttentionState:
+        return self._state(self.resampler(memory, mask))
+
+    def prepare_with_weights(
+        self, memory: Tensor, mask: Tensor | None = None
+    ) -> tuple[CrossAttentionState, Origins]:
+        latents, weights = self.resampler(memory, mask, need_weights=True)
+        origins = latent_rollout(weights)[-1]
+        blocks = range(0, self.config.num_layers, self.config.every)
+        return self._state(latents), Origins(layers=dict.fromkeys(blocks, origins))
+
+    def _state(self, latents: Tensor) -> CrossAttentionState:
         config = self.config
-        latents = self.resampler(memory, mask)
         projected = self.kv_proj(latents).view(
             len(latents), latents.shape[1], config.num_blocks, 2, config.num_heads, -1
         )
@@ -81,6 +93,17 @@ class GatedCrossAttentionBridge(nn.Module):
         mixed: Tensor = self.blocks[block](hidden_states, state.keys[block], state.values[block])
         return mixed
 
+    def layer_with_weights(
+        self, index: int, hidden_states: Tensor, state: CrossAttentionState
+    ) -> tuple[Tensor, Tensor | None]:
+        block, rest = divmod(index, self.config.every)
+        if rest:
+            return hidden_states, None
+        mixed: tuple[Tensor, Tensor] = self.blocks[block](
+            hidden_states, state.keys[block], state.values[block], need_weights=True
+        )
+        return mixed
+
 
 class _GatedBlock(nn.Module):
     def __init__(self, config: GatedCrossAttentionConfig) -> None:
@@ -91,7 +114,14 @@ class _GatedBlock(nn.Module):
         self.attn_gate = nn.Parameter(torch.zeros(()))
         self.ffn_gate = nn.Parameter(torch.zeros(()))
 
-    def forward(self, x: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        x = x + self.attn_gate.tanh() * self.attn(x, keys, values)
+    def forward(
+        self, x: Tensor, keys: Tensor, values: Tensor, *, need_weights: bool = False
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """(B, T, D), and the weights (B, H, T, S) if asked for: as they are before the gate."""
+        if need_weights:
+            attended, weights = self.attn(x, keys, values, need_weights=True)
+        else:
+            attended, weights = self.attn(x, keys, values), None
+        x = x + self.attn_gate.tanh() * attended
         fed_forward: Tensor = x + self.ffn_gate.tanh() * self.ffn(self.norm_ffn(x))
-        return fed_forward
+        return fed_forward if weights is None else (fed_forward, weights)

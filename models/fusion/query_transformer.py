@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from models.fusion.blocks import FeedForward, MultiHeadAttention, init_weights
+from models.fusion.bridge import Origins
+from models.fusion.rollout import cross_rollout
 from models.fusion.visual_prefix import PrefixState
 
 
@@ -55,18 +57,36 @@ class QueryTransformerBridge(nn.Module):
         init_weights(self)
 
     def prepare(self, memory: Tensor, mask: Tensor | None = None) -> PrefixState:
+        return self._prepare(memory, mask, need_weights=False)[0]
+
+    def prepare_with_weights(self, memory: Tensor, mask: Tensor | None = None) -> tuple[PrefixState, Origins]:
+        state, among_queries, to_memory = self._prepare(memory, mask, need_weights=True)
+        return state, Origins(prefix=cross_rollout(among_queries, to_memory))
+
+    def _prepare(
+        self, memory: Tensor, mask: Tensor | None, *, need_weights: bool
+    ) -> tuple[PrefixState, list[Tensor], list[Tensor]]:
+        """The state, and if asked for each layer's weights among queries and from these to the image."""
         memory = self.norm_memory(memory)
         queries = self.queries.to(memory.dtype).expand(len(memory), -1, -1)
         seen = None if mask is None else mask[:, None, None]
+        among_queries, to_memory = [], []
         for layer in self.layers:
-            queries = layer(queries, memory, seen)
-        return PrefixState(self.out_proj(self.norm(queries)))
+            queries, own, image = layer(queries, memory, seen, need_weights=need_weights)
+            among_queries.append(own)
+            to_memory.append(image)
+        return PrefixState(self.out_proj(self.norm(queries))), among_queries, to_memory
 
     def prefix(self, state: PrefixState) -> Tensor:
         return state.embeddings
 
     def layer(self, index: int, hidden_states: Tensor, state: PrefixState) -> Tensor:
         return hidden_states
+
+    def layer_with_weights(
+        self, index: int, hidden_states: Tensor, state: PrefixState
+    ) -> tuple[Tensor, None]:
+        return hidden_states, None
 
 
 class _QueryLayer(nn.Module):
@@ -80,9 +100,15 @@ class _QueryLayer(nn.Module):
         self.norm_ffn = nn.LayerNorm(width)
         self.ffn = FeedForward(width, config.expansion)
 
-    def forward(self, queries: Tensor, memory: Tensor, mask: Tensor | None) -> Tensor:
+    def forward(
+        self, queries: Tensor, memory: Tensor, mask: Tensor | None, *, need_weights: bool = False
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """The queries (B, S, D), and if asked for their weights (B, H, S, S) and (B, H, S, N)."""
         normalised = self.norm_self(queries)
-        queries = queries + self.self_attn(normalised, normalised)[0]
-        queries = queries + self.cross_attn(self.norm_cross(queries), memory, mask)[0]
-        fed_forward: Tensor = queries + self.ffn(self.norm_ffn(queries))
-        return fed_forward
+        attended, among_queries = self.self_attn(normalised, normalised, need_weights=need_weights)
+        queries = queries + attended
+        attended, to_memory = self.cross_attn(
+            self.norm_cross(queries), memory, mask, need_weights=need_weights
+        )
+        queries = queries + attended
+        return queries + self.ffn(self.norm_ffn(queries)), among_queries, to_memory

@@ -22,15 +22,27 @@ class PerceiverResampler(nn.Module):
         self.layers = nn.ModuleList(TransformerLayer(d_latent, num_heads) for _ in range(num_layers))
         self.norm = nn.LayerNorm(d_latent)
 
-    def forward(self, memory: Tensor, mask: Tensor | None = None) -> Tensor:
-        """(B, N, d_memory) → (B, num_latents, d_latent). `mask` (B, N) bool is True at real tokens."""
+    def forward(
+        self, memory: Tensor, mask: Tensor | None = None, *, need_weights: bool = False
+    ) -> Tensor | tuple[Tensor, list[Tensor]]:
+        """(B, N, d_memory) → (B, S, d_latent) of S latents.
+
+        Args:
+            mask: (B, N) bool, True at real tokens.
+            need_weights: also return each layer's weights (B, H, S, N + S) in fp32.
+        """
         memory = self.memory_proj(memory)
         latents = self.latents.to(memory.dtype).expand(len(memory), -1, -1)
         mask = with_own(mask, latents.shape[1])
+        collected: list[Tensor] = []
         for norm, layer in zip(self.memory_norms, self.layers, strict=True):
-            latents = layer(latents, mask, memory=norm(memory))
+            if need_weights:
+                latents, weights = layer(latents, mask, memory=norm(memory), need_weights=True)
+                collected.append(weights)
+            else:
+                latents = layer(latents, mask, memory=norm(memory))
         normalised: Tensor = self.norm(latents)
-        return normalised
+        return (normalised, collected) if need_weights else normalised
 
     @staticmethod
     def num_parameters(d_memory: int, d_latent: int, num_latents: int, num_layers: int) -> int:

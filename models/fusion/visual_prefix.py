@@ -7,9 +7,11 @@ PaliGemma (Beyer et al. 2024), or two with a GELU between as in LLaVA-1.5 (Liu e
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from models.fusion.blocks import init_weights
+from models.fusion.bridge import Origins
 
 
 @dataclass(frozen=True)
@@ -53,8 +55,18 @@ class VisualPrefixBridge(nn.Module):
             raise ValueError("a visual prefix cannot hold images of different numbers of tokens")
         return PrefixState(self.projection(memory))
 
+    def prepare_with_weights(self, memory: Tensor, mask: Tensor | None = None) -> tuple[PrefixState, Origins]:
+        batch, tokens, _ = memory.shape
+        themselves = torch.eye(tokens, device=memory.device).expand(batch, -1, -1)
+        return self.prepare(memory, mask), Origins(prefix=themselves)
+
     def prefix(self, state: PrefixState) -> Tensor:
         return state.embeddings
 
     def layer(self, index: int, hidden_states: Tensor, state: PrefixState) -> Tensor:
         return hidden_states
+
+    def layer_with_weights(
+        self, index: int, hidden_states: Tensor, state: PrefixState
+    ) -> tuple[Tensor, None]:
+        return hidden_states, None

@@ -55,6 +55,19 @@ def sinusoidal_positions(count: int, width: int, padding_index: int) -> Tensor:
     return table
 
 
+@dataclass(frozen=True)
+class LayerAttention:
+    """What one layer looked at, in fp32; T counts the positions of a bridge's prefix, too.
+
+    Attributes:
+        own: (B, H, T, K), the layer's self-attention.
+        image: (B, H, T, S), over what the bridge offers to this layer; None if that is nothing.
+    """
+
+    own: Tensor
+    image: Tensor | None
+
+
 class DecoderLayer(nn.Module):
     """Pre-norm: self-attention, then the bridge if there is one, then the feed-forward block."""
 
@@ -78,15 +91,31 @@ class DecoderLayer(nn.Module):
         bridge: Bridge[Any] | None,
         bridge_state: BridgeState | None,
         cache: KeyValueCache | None,
+        collected: "list[LayerAttention] | None" = None,
     ) -> Tensor:
         qkv = self.qkv_proj(self.self_attn_layer_norm(x))  # (B, T, 3D)
         query, key, value = (split_heads(part, self.num_heads) for part in qkv.chunk(3, dim=-1))
         if cache is not None:
             key, value = cache.append(index, key, value)
-        attended, _ = attention(query, key, value, scale=self.scale, mask=mask, is_causal=mask is None)
+        attended, own = attention(
+            query,
+            key,
+            value,
+            scale=self.scale,
+            mask=mask,
+            is_causal=mask is None,
+            need_weights=collected is not None,
+        )
         x = x + self.dropout(self.out_proj(merge_heads(attended)))
+        image = None
         if bridge is not None and bridge_state is not None:
-            x = bridge.layer(index, x, bridge_state)
+            if collected is None:
+                x = bridge.layer(index, x, bridge_state)
+            else:
+                x, image = bridge.layer_with_weights(index, x, bridge_state)
+        if collected is not None:
+            assert own is not None
+            collected.append(LayerAttention(own, image))
         hidden = F.gelu(self.fc1(self.final_layer_norm(x)))
         fed_forward: Tensor = x + self.dropout(self.fc2(hidden))
         return fed_forward
@@ -130,6 +159,7 @@ class XGLM(nn.Module):
         bridge: Bridge[Any] | None = None,
         bridge_state: BridgeState | None = None,
         cache: KeyValueCache | None = None,
+        collected: list[LayerAttention] | None = None,
     ) -> Tensor:
         """Run the decoder.
 
@@ -140,6 +170,7 @@ class XGLM(nn.Module):
                 positions too, a bridge's prefix among them. None is causal, and allowed only without a cache.
             bridge, bridge_state: how the image enters, and what was prepared of it for each row.
             cache: past keys and values; the caller advances it.
+            collected: a list to which every layer adds what it looked at. Slower; the result is the same.
 
         Returns:
             Hidden states (B, T, D) after the last layer norm; `logits` turns those wanted into scores.
@@ -163,7 +194,7 @@ class XGLM(nn.Module):
             mask = None if mask is None else _with_prefix(mask, length)
         x = self.dropout(x + self.positions[positions + _POSITION_OFFSET].to(x.dtype))
         for index, layer in enumerate(self.layers):
-            x = layer(index, x, mask, bridge, bridge_state, cache)
+            x = layer(index, x, mask, bridge, bridge_state, cache, collected)
         normalised: Tensor = self.layer_norm(x[:, -input_ids.shape[1] :])
         return normalised
 

@@ -147,7 +147,8 @@ class EfficientNetLite(nn.Module):
         # channels-last memory already is (B, 9, 9, 1280): the tokens are a view of it
         tokens = feature_map.permute(0, 2, 3, 1).flatten(1, 2)  # (B, 81, 1280)
         pooled = tokens.float().mean(dim=1)
-        return VisionFeatures(tokens, pooled, self.classifier(pooled))
+        rows, columns = feature_map.shape[2:]
+        return VisionFeatures(tokens, pooled, self.classifier(pooled), (rows, columns))
 
     def fold_batch_norms(self) -> None:
         """Make each convolution and its batch norm one convolution with a bias; the output stays."""

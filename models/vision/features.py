@@ -13,8 +13,10 @@ class VisionFeatures:
         tokens: (B, N, D) one vector per grid cell, row by row from the top left, in the encoder's dtype.
         pooled: (B, D) float32, the whole image in one vector.
         class_logits: (B, C) float32, the encoder's own classifier on `pooled`.
+        grid: rows and columns of the N cells, if the encoder knows them.
     """
 
     tokens: Tensor
     pooled: Tensor
     class_logits: Tensor
+    grid: tuple[int, int] | None = None

@@ -1,0 +1,131 @@
+"""Where in the photo each word of a caption comes from, as far as attention tells.
+
+A caption that is finished is read once more, all of it at once, and every layer shows what it looked at. What
+a word has taken in of each visual token is attention rollout (models/fusion/rollout.py) at the position that
+predicted its first piece; the rest of its letters mostly follow from that and look at nothing in particular.
+
+Most of that is the same for all words: attention gathers in a few places, often at the edge, where there is
+nothing to be seen. What is shown is therefore by what factor a word exceeds the mean over all positions of
+prompt and caption, less 1, and 0 where it does not; then scaled to a sum of 1. So a grid compares places for
+one word, and says nothing about how much the word depends on the photo at all.
+
+Measured on the words for the thing in the photo, in up to ten languages, against a box around the thing: cat,
+coffee and rocket, which the method was chosen on, then flower and motorcycle. The boxes are 0.52, 0.30, 0.26;
+0.35, 0.52 of the photo and hold 0.44, 0.27, 0.18; 0.22, 0.50 of the rollout itself, which is no better than
+chance, and 0.96, 0.62, 0.62; 0.68, 0.69 of these grids.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from models.fusion.bridge import Bridge
+from models.fusion.rollout import as_distributions, cross_rollout
+from models.language.tokenizer import PAD, Tokenizer
+from models.language.words import group_words
+from models.language.xglm import XGLM, LayerAttention
+from models.vision.features import VisionFeatures
+from retrieval.errors import InvalidRequestError
+
+_ROWS_AT_ONCE = 4  # weights of all layers and heads are in memory together: some 10 MB a caption
+
+_LEAST_EXCESS = 0.01  # a word that exceeds the mean nowhere by more has equal weights: scaled up, it is noise
+
+
+@dataclass(frozen=True)
+class WordAttention:
+    """A word as the caption has it, and its weights: rows from the top of the photo, which all sum to 1."""
+
+    text: str
+    weights: tuple[tuple[float, ...], ...]
+
+
+def grid_of(tokens: int, grid: tuple[int, int] | None) -> tuple[int, int]:
+    """Rows and columns of N visual tokens; a vision encoder that names no grid is taken to have a square one.
+
+    Raises:
+        InvalidRequestError: the tokens do not fill a grid.
+    """
+    side = math.isqrt(tokens)
+    rows, columns = grid or (side, side)
+    if rows * columns != tokens:
+        raise InvalidRequestError(
+            f"the {tokens} visual tokens of this model are no grid over the photo: ask without explain"
+        )
+    return rows, columns
+
+
+@torch.inference_mode()
+def explain(
+    model: XGLM,
+    bridge: Bridge[Any],
+    tokenizer: Tokenizer,
+    features: VisionFeatures,
+    prompts: Sequence[Sequence[int]],
+    captions: Sequence[Sequence[int]],
+) -> list[tuple[WordAttention, ...]]:
+    """The words of each caption with their grids.
+
+    Args:
+        features: of B photos.
+        prompts, captions: token ids, a caption as it was generated behind its prompt; equally many for each
+            photo, those of the first photo first.
+
+    Raises:
+        InvalidRequestError: the visual tokens are no grid.
+    """
+    rows, columns = grid_of(features.tokens.shape[1], features.grid)
+    memory = features.tokens.repeat_interleave(len(prompts) // len(features.tokens), dim=0)
+    explained = []
+    for start in range(0, len(prompts), _ROWS_AT_ONCE):
+        chunk = slice(start, start + _ROWS_AT_ONCE)
+        read = _read_again(model, bridge, memory[chunk], prompts[chunk], captions[chunk])
+        for ids, excess in zip(captions[chunk], read, strict=True):
+            words = []
+            for indices in group_words([tokenizer.piece(token) for token in ids]):
+                word = _of_word(excess[indices[0]]).view(rows, columns)
+                text = tokenizer.decode([ids[i] for i in indices])
+                if text:
+                    words.append(WordAttention(text, tuple(tuple(row) for row in word.tolist())))
+            explained.append(tuple(words))
+    return explained
+
+
+def _read_again(
+    model: XGLM,
+    bridge: Bridge[Any],
+    memory: Tensor,
+    prompts: Sequence[Sequence[int]],
+    captions: Sequence[Sequence[int]],
+) -> list[Tensor]:
+    """For each caption of C tokens (C, N): what predicting it took in of each visual token, over the mean."""
+    sequences = [[*prompt, *caption] for prompt, caption in zip(prompts, captions, strict=True)]
+    width = max(map(len, sequences))
+    # Padding on the right: the causal mask keeps it out of everything before it.
+    ids = torch.tensor([row + [PAD] * (width - len(row)) for row in sequences], device=memory.device)
+    state, origins = bridge.prepare_with_weights(memory.to(model.embed_tokens.weight.dtype))
+    layers: list[LayerAttention] = []
+    model(ids, bridge=bridge, bridge_state=state, collected=layers)
+    image = [  # the mean of the heads first: all of them through the origins would take longer than the model
+        None
+        if layer.image is None
+        else layer.image.mean(dim=1, keepdim=True) @ origins.layers[index][:, None]
+        for index, layer in enumerate(layers)
+    ]
+    relevance = cross_rollout([layer.own for layer in layers], image, origins.prefix)[:, -width:]
+    read = []
+    for b, prompt in enumerate(prompts):
+        end = len(sequences[b])
+        shared = relevance[b, :end].mean(dim=0)
+        read.append(relevance[b, len(prompt) - 1 : end - 1] / shared.clamp_min(1e-30))
+    return read
+
+
+def _of_word(excess: Tensor) -> Tensor:
+    """Weights (N,) that sum to 1, of factors over the mean (N,)."""
+    over = (excess - 1).clamp_min(0)
+    return as_distributions(over if bool(over.max() > _LEAST_EXCESS) else torch.zeros_like(over))

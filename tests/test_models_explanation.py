@@ -1,0 +1,185 @@
+"""Words and their grids: on small models where the answer is known, and on the shipped bundle."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import skimage
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from models.bundle import Bundle, default_bundle
+from models.captioner import Captioner, CaptionSettings
+from models.explanation import WordAttention, explain, grid_of
+from models.fusion.bottleneck import BottleneckBridge, BottleneckConfig
+from models.fusion.bridge import Origins
+from models.fusion.cross_attention import CrossAttentionBridge, CrossAttentionConfig
+from models.fusion.gated_cross_attention import GatedCrossAttentionBridge, GatedCrossAttentionConfig
+from models.fusion.query_transformer import QueryTransformerBridge, QueryTransformerConfig
+from models.fusion.visual_prefix import PrefixState, VisualPrefixBridge, VisualPrefixConfig
+from models.language.tokenizer import EOS, Tokenizer
+from models.language.xglm import XGLM, XGLMConfig
+from models.vision.features import VisionFeatures
+from retrieval.errors import InvalidRequestError
+
+D_MEMORY = 12
+SKIMAGE = Path(skimage.__file__).parent / "data"
+BRIDGES: dict[str, Callable[[], nn.Module]] = {
+    "cross_attention": lambda: CrossAttentionBridge(
+        CrossAttentionConfig(2, 16, D_MEMORY, 4, reduction=2, num_kv_heads=2)
+    ),
+    "gated_cross_attention": lambda: GatedCrossAttentionBridge(
+        GatedCrossAttentionConfig(2, 16, D_MEMORY, 4, every=2, num_latents=3, d_latent=8)
+    ),
+    "query_transformer": lambda: QueryTransformerBridge(
+        QueryTransformerConfig(16, D_MEMORY, 4, num_queries=3, d_query=8)
+    ),
+    "visual_prefix": lambda: VisualPrefixBridge(VisualPrefixConfig(16, D_MEMORY)),
+    "bottleneck": lambda: BottleneckBridge(
+        BottleneckConfig(2, 16, D_MEMORY, 4, num_bottlenecks=2, fusion_layer=1, d_bottleneck=8)
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return Tokenizer(default_bundle() / "vocabulary.model")
+
+
+def strong(module: nn.Module, std: float = 0.3) -> Any:
+    torch.manual_seed(1)
+    for parameter in module.parameters():
+        nn.init.normal_(parameter, std=std)
+    return module.eval().requires_grad_(False)
+
+
+def decoder(tokenizer: Tokenizer, layers: int) -> XGLM:
+    config = XGLMConfig(len(tokenizer), d_model=16, num_layers=layers, num_heads=4, ffn_dim=32)
+    model: XGLM = strong(XGLM(config))
+    return model
+
+
+def features(photos: int, tokens: int, grid: tuple[int, int] | None = None) -> VisionFeatures:
+    memory = torch.randn(photos, tokens, D_MEMORY, generator=torch.Generator().manual_seed(2))
+    return VisionFeatures(memory, memory.mean(dim=1), memory.mean(dim=1), grid)
+
+
+class WalkingBridge:
+    """Position t of the text looks at visual token t and at nothing else."""
+
+    def prepare_with_weights(self, memory: Tensor, mask: Tensor | None = None) -> tuple[PrefixState, Origins]:
+        batch, tokens, _ = memory.shape
+        return PrefixState(memory), Origins(layers={0: torch.eye(tokens).expand(batch, -1, -1)})
+
+    def prefix(self, state: PrefixState) -> None:
+        return None
+
+    def layer_with_weights(
+        self, index: int, hidden_states: Tensor, state: PrefixState
+    ) -> tuple[Tensor, Tensor]:
+        batch, length, _ = hidden_states.shape
+        tokens = state.embeddings.shape[1]
+        return hidden_states, torch.eye(tokens)[:length].expand(batch, 4, -1, -1)
+
+
+def test_a_word_is_explained_by_the_position_that_predicted_it(tokenizer: Tokenizer) -> None:
+    (caption,) = tokenizer.encode(["cat is sitting."])
+    prompt = [EOS, *tokenizer.encode(["a"])[0]]
+    bridge: Any = WalkingBridge()
+    (words,) = explain(decoder(tokenizer, 1), bridge, tokenizer, features(1, 12, (3, 4)), [prompt], [caption])
+    assert [word.text for word in words] == ["cat", "is", "sitting."]
+    for number, word in enumerate(words):
+        looked_at = len(prompt) - 1 + number
+        assert len(word.weights) == 3
+        assert all(len(row) == 4 for row in word.weights)
+        assert word.weights[looked_at // 4][looked_at % 4] == pytest.approx(1.0)
+
+
+def test_where_nothing_differs_all_places_weigh_the_same(tokenizer: Tokenizer) -> None:
+    bridge: Any = BRIDGES["cross_attention"]().eval()
+    for projection in bridge.q_projs:
+        nn.init.zeros_(projection.weight)
+    (caption,) = tokenizer.encode(["a cat on a rug"])
+    (words,) = explain(decoder(tokenizer, 2), bridge, tokenizer, features(1, 9), [[EOS]], [caption])
+    for word in words:
+        torch.testing.assert_close(torch.tensor(word.weights), torch.full((3, 3), 1 / 9))
+
+
+@pytest.mark.parametrize("kind", sorted(BRIDGES))
+def test_every_bridge_is_explained_and_batched_equals_one_by_one(kind: str, tokenizer: Tokenizer) -> None:
+    model, bridge = decoder(tokenizer, 2), strong(BRIDGES[kind](), std=1.0)
+    photos = features(3, 9)
+    texts = ["a cat", "a cup of coffee with a spoon", "قطة تنظر", "一杯咖啡。", "raketa", "Eine Katze."]
+    captions = tokenizer.encode(texts) * 2  # more rows than are read at once
+    prompts = [[EOS], [EOS, 7, 8, 9], [EOS, 5]] * 4
+    together = explain(model, bridge, tokenizer, photos, prompts, captions)
+    assert len(together) == 12
+    differ = False
+    for number, words in enumerate(together):
+        mine = slice(number // 4, number // 4 + 1)
+        photo = VisionFeatures(photos.tokens[mine], photos.pooled[mine], photos.class_logits[mine])
+        (alone,) = explain(model, bridge, tokenizer, photo, [prompts[number]], [captions[number]])
+        assert [word.text for word in words] == [word.text for word in alone]
+        glue = "" if "咖" in texts[number % 6] else " "
+        assert glue.join(word.text for word in words) == texts[number % 6]
+        for word, other in zip(words, alone, strict=True):
+            torch.testing.assert_close(
+                torch.tensor(word.weights), torch.tensor(other.weights), atol=1e-4, rtol=0
+            )
+            assert sum(map(sum, word.weights)) == pytest.approx(1.0, abs=1e-5)
+            assert min(map(min, word.weights)) >= 0
+            differ = differ or word.weights != words[0].weights
+    assert differ
+
+
+def test_what_is_no_grid_is_refused(tokenizer: Tokenizer) -> None:
+    assert grid_of(81, None) == (9, 9)
+    assert grid_of(6, (2, 3)) == (2, 3)
+    for tokens, grid in ((50, None), (6, (2, 2))):
+        with pytest.raises(InvalidRequestError, match="no grid over the photo"):
+            grid_of(tokens, grid)
+
+
+@pytest.fixture(scope="module")
+def captioner() -> Captioner:
+    return Bundle.open(default_bundle()).load_captioner(dtype=torch.float32)
+
+
+def attention(
+    captioner: Captioner, photo: str, languages: tuple[str, ...]
+) -> list[tuple[WordAttention, ...]]:
+    image = Image.open(SKIMAGE / photo).convert("RGB")
+    plain, shown = (
+        captioner.caption([image], CaptionSettings(languages, explain=explained)).images[0].captions
+        for explained in (False, True)
+    )
+    assert [caption.text for caption in plain] == [caption.text for caption in shown]
+    assert [caption.confidence for caption in plain] == [caption.confidence for caption in shown]
+    assert all(caption.attention == () for caption in plain)
+    for caption in shown:
+        glue = "" if caption.language == "zh" else " "
+        assert glue.join(word.text for word in caption.attention) == caption.text
+    return [caption.attention for caption in shown]
+
+
+def test_captions_are_the_same_when_explained(captioner: Captioner) -> None:
+    for words in attention(captioner, "rocket.jpg", ("ar", "en", "hi", "zh")):
+        for word in words:
+            assert (len(word.weights), {len(row) for row in word.weights}) == (9, {9})
+            assert sum(map(sum, word.weights)) == pytest.approx(1.0, abs=1e-5)
+
+
+def test_the_cup_is_where_the_cup_is(captioner: Captioner) -> None:
+    names = {"cup", "Tasse", "taza", "tasse", "coffee", "Kaffee", "café"}
+    found = [
+        torch.tensor(word.weights)
+        for words in attention(captioner, "coffee.png", ("en", "de", "es", "fr"))
+        for word in words
+        if word.text.strip(".") in names
+    ]
+    assert len(found) >= 4
+    # The cup fills less than a quarter of the photo: its rows 1 to 5, its columns 3 to 6 of nine.
+    inside = torch.stack(found)[:, 1:6, 3:7].sum(dim=(1, 2)).mean()
+    assert inside > 2 * 20 / 81
