@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, Protocol
 
-from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
 from models.fusion.bottleneck import BottleneckBridge, BottleneckConfig
@@ -16,6 +15,7 @@ from models.fusion.gated_cross_attention import GatedCrossAttentionBridge, Gated
 from models.fusion.query_transformer import QueryTransformerBridge, QueryTransformerConfig
 from models.fusion.visual_prefix import VisualPrefixBridge, VisualPrefixConfig
 from models.manifest import BridgeKind
+from models.shapes import build_config
 
 _BRIDGES: dict[BridgeKind, tuple[type[Any], type[nn.Module]]] = {
     "cross_attention": (CrossAttentionConfig, CrossAttentionBridge),
@@ -53,19 +53,9 @@ def build_bridge(kind: BridgeKind, settings: Mapping[str, Any], language: Langua
         ValueError: a setting is missing, unknown, of another type, too small, or does not fit.
     """
     config_class, bridge_class = _BRIDGES[kind]
-    names = {field.name for field in fields(config_class)}
-    if unknown := sorted(settings.keys() - (names - _FROM_THE_LANGUAGE_MODEL)):
-        raise ValueError(f"a {kind} bridge has no setting {', '.join(unknown)}")
-    for name, value in settings.items():
-        if isinstance(value, int) and value < (0 if name in _MAY_BE_ZERO else 1):
-            raise ValueError(f"{kind} bridge: {name} must not be {value}")
-    given = {name: getattr(language, name) for name in names & _FROM_THE_LANGUAGE_MODEL}
-    try:
-        config = TypeAdapter(config_class).validate_python({**given, **settings})
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise ValueError(f"{kind} bridge: {place + ': ' if place else ''}{first['msg']}") from error
+    wanted = {field.name for field in fields(config_class)} & _FROM_THE_LANGUAGE_MODEL
+    given = {name: getattr(language, name) for name in wanted}
+    config = build_config(config_class, settings, given, part=f"{kind} bridge", may_be_zero=_MAY_BE_ZERO)
     return bridge_class(config)
 
 

@@ -196,13 +196,15 @@ def test_recipes_make_a_bundle(world: Path) -> None:
 
 def test_a_photo_never_retrieves_its_own_captions(world: Path) -> None:
     from training.bridge import retrieved_photos
+    from training.features import FeatureCache
     from training.photo_index import read_splits
     from training.text_vectors import read_text_vectors
 
     config = read_config(world / "bridge.toml", BridgeRun)
     splits = read_splits(config.data.index)
     rows, vectors = read_text_vectors(config.data.captions, config.data.text_vectors)
-    found = retrieved_photos(rows, vectors, splits, config, depth=6)
+    features = FeatureCache(config.data.features)
+    found = retrieved_photos(rows, vectors, splits, config.embedder, features, depth=6)
     assert found.keys() == {photo for photo, split in splits.items() if split == "train"}
     for photo, others in found.items():
         assert len(set(others)) == 6

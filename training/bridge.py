@@ -118,21 +118,22 @@ def retrieved_photos(
     rows: Sequence[CaptionRow],
     vectors: Tensor,
     splits: Mapping[str, str],
-    config: BridgeRun,
+    embedder: Path,
+    features: FeatureCache,
     depth: int = 24,
     others: Sequence[str] = (),
 ) -> dict[str, list[str]]:
     """For every training photo the other training photos whose captions the embedder finds, best first.
 
     Args:
+        embedder: its recipe.
         others: photos that are not for training, and get the same.
     """
-    space = load_space(read_config(config.embedder, EmbedderRun))
+    space = load_space(read_config(embedder, EmbedderRun))
     photos = sorted({row.image_id for row in rows if splits.get(row.image_id) == "train"})
     number = {photo: i for i, photo in enumerate(photos)}
     kept = [i for i, row in enumerate(rows) if row.image_id in number]
     owner = torch.tensor([number[rows[i].image_id] for i in kept])
-    features = FeatureCache(config.data.features)
     with torch.inference_mode():
         captions = caption_texts(space, [rows[i] for i in kept], vectors[torch.tensor(kept)].float())
         texts = space.entry_vectors(captions)
@@ -146,7 +147,7 @@ def retrieved_photos(
     return {photo: [photos[i] for i in row] for photo, row in zip([*photos, *others], found, strict=True)}
 
 
-def _human_first(rows: Sequence[CaptionRow]) -> CaptionCorpus:
+def human_first(rows: Sequence[CaptionRow]) -> CaptionCorpus:
     """Captions to be learnt: those that people wrote, machine translations where a photo has no others."""
     human = {(row.image_id, row.language) for row in rows if row.kind.startswith("human")}
     return CaptionCorpus(
@@ -196,15 +197,16 @@ def prepare_bridge(config: BridgeRun, others: Sequence[str] = ()) -> BridgeMater
     """
     splits = read_splits(config.data.index)
     rows, vectors = read_text_vectors(config.data.captions, config.data.text_vectors)
-    retrieved = retrieved_photos(rows, vectors, splits, config, others=others)
+    features = FeatureCache(config.data.features)
+    retrieved = retrieved_photos(rows, vectors, splits, config.embedder, features, others=others)
     rows = [row for row in rows if splits.get(row.image_id) == "train"]
     language = read_config(config.language, LanguageRun)
     prompts = PromptBuilder(Tokenizer(language.output / VOCABULARY), load_templates())
     return BridgeMaterial(
         load_language_model(language, config.dropout),
         prompts,
-        FeatureCache(config.data.features),
-        TokenisedCorpus(_human_first(rows), prompts),
+        features,
+        TokenisedCorpus(human_first(rows), prompts),
         TokenisedCorpus(CaptionCorpus(rows), prompts),
         retrieved,
         _borrowed_examples(config, prompts, {row.image_id for row in rows}),

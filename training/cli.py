@@ -73,6 +73,30 @@ def bridge(
         typer.echo(line)
 
 
+@train_app.command()
+def matcher(
+    config: ConfigFile, resume: Resume = False, dry_run: DryRun = False, output: DryRunOutput = None
+) -> None:
+    """What tells whether a caption fits a photo.
+
+    \b
+    Examples:
+      paellera train matcher --config training/configs/matcher.toml
+      paellera train matcher --config training/configs/matcher-bottleneck.toml --dry-run
+    """
+    check_dry_run(dry_run, resume, output)
+    from training.matcher import MatcherRun, train_matcher
+
+    recipe = read_config(config, MatcherRun)
+    if not dry_run:
+        train_matcher(recipe, resume=resume)
+        return
+    from training.dry_run import dry_run_matcher  # type: ignore[attr-defined]  # comes next
+
+    for line in dry_run_matcher(recipe, output).lines():
+        typer.echo(line)
+
+
 def check_dry_run(dry_run: bool, resume: bool, output: Path | None) -> None:
     """Raise typer.BadParameter for options that have no meaning together."""
     if dry_run and resume:

@@ -27,5 +27,11 @@ class TokenTypes(nn.Module):
 
     def forward(self, sequences: Sequence[Tensor]) -> list[Tensor]:
         """One sequence (B, N_m, D) of each modality → the same."""
-        added = self.types if self.scale is None else self.scale * self.types
-        return [x + vector.to(x.dtype) for x, vector in zip(sequences, added, strict=True)]
+        if len(sequences) != len(self.types):
+            raise ValueError(f"{len(sequences)} sequences for {len(self.types)} modalities")
+        return [self.add(x, modality) for modality, x in enumerate(sequences)]
+
+    def add(self, x: Tensor, modality: int) -> Tensor:
+        """One modality's sequence (B, N, D) → the same."""
+        added = self.types[modality] if self.scale is None else self.scale * self.types[modality]
+        return x + added.to(x.dtype)

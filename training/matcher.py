@@ -1,0 +1,336 @@
+"""Recipe: the matcher, by image-text matching. Vision encoder and language model stay frozen.
+
+A batch is some photos with a caption each, all in one language, and captions of other scenes that the
+embedder finds for these photos: the hard negatives, which say nearly the same and are wrong. As in ALBEF (Li
+et al., NeurIPS 2021, section 3.2) the towers are trained by contrast over the whole batch, and the fusion
+encoder on pairs: each photo with its own caption, and with the wrong ones that the towers find most alike.
+
+A fusion encoder that begins from nothing finds no way to compare the two sides on a few thousand photos. So
+the towers begin at the embedder's space, by least squares.
+"""
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+from torch import Tensor
+
+from models.language.caption_states import caption_states
+from models.language.tokenizer import Tokenizer
+from models.language.xglm import XGLM
+from models.matcher import Matcher, build_matcher
+from models.prompts.builder import PromptBuilder, load_templates
+from retrieval.errors import InvalidRequestError
+from training.bridge import human_first, retrieved_photos
+from training.config import read_config
+from training.corpus import CaptionCorpus
+from training.embedder import EmbedderRun, caption_texts, load_space
+from training.features import FeatureCache
+from training.language import VOCABULARY, LanguageRun, load_language_model
+from training.loop import RunConfig, train
+from training.photo_index import read_splits
+from training.prompt_examples import TokenisedCorpus
+from training.text_vectors import read_text_vectors
+
+_RIDGE_IMAGE, _RIDGE_TEXT = 3.0, 0.01  # of the mean variance: photos are few, captions many
+_AT_ONCE = 256  # captions read together
+
+
+class MatcherData(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    captions: Path
+    index: Path
+    features: Path  # made by `python -m training.features`, plain and mirrored
+    text_vectors: Path  # made by `python -m training.text_vectors`
+    language_weights: dict[str, float]  # share of each language among the batches
+
+
+class MatcherShape(BaseModel):
+    """The settings of the matcher's config that do not follow from the language model."""
+
+    model_config = ConfigDict(extra="allow")  # they are checked when it is built
+
+    d_memory: PositiveInt = 1280  # width of a visual token
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {"d_memory": self.d_memory, **(self.model_extra or {})}
+
+
+class MatcherRun(RunConfig):
+    """`training/configs/matcher.toml`."""
+
+    data: MatcherData
+    language: Path  # recipe of the language model whose states are the texts
+    embedder: Path  # recipe of the space that finds the hard negatives and that the towers begin at
+    shape: MatcherShape = MatcherShape()
+    photos: PositiveInt = 128  # of a batch
+    hard: int = Field(default=1, ge=0)  # captions of other scenes, for each photo
+    depth: PositiveInt = 24  # how far down they are drawn from what the embedder finds
+    candidates: int = Field(default=6, ge=2)  # captions that the fusion encoder holds against each photo
+    visual_tokens: PositiveInt = 49  # kept of each photo's grid in a step, a random subset
+    started_on: PositiveInt = 20_000  # captions of the least squares that the towers begin with
+
+
+@dataclass(frozen=True)
+class MatchBatch:
+    """P photos; captions 0…P-1 are theirs, those after them of other scenes."""
+
+    image_ids: list[str]
+    captions: list[list[int]]
+
+
+class MatchStream:
+    """Batches; batch n depends on the seed and on n alone.
+
+    Args:
+        captions: of the photos.
+        others: what the embedder finds captions in.
+        retrieved: photo → keys of `others`, best first.
+    """
+
+    def __init__(
+        self,
+        captions: TokenisedCorpus,
+        others: TokenisedCorpus,
+        retrieved: Mapping[str, Sequence[str]],
+        config: MatcherRun,
+    ) -> None:
+        self._captions, self._others, self._retrieved = captions, others, retrieved
+        self._config = config
+        weights = config.data.language_weights
+        self._languages = [language for language in weights if language in captions.ids]
+        self._weights = [weights[language] for language in self._languages]
+        if not self._languages:
+            raise InvalidRequestError("no caption is in a language of language_weights")
+        self._step = 0
+
+    def place(self) -> dict[str, int]:
+        return {"step": self._step}
+
+    def seek(self, place: Mapping[str, int]) -> None:
+        self._step = place["step"]
+
+    def __next__(self) -> MatchBatch:
+        rng = random.Random(f"{self._config.seed}-{self._step}")
+        self._step += 1
+        language = rng.choices(self._languages, self._weights)[0]
+        photos, others = self._captions.photos[language], self._others.ids.get(language, {})
+        chosen = rng.sample(photos, min(self._config.photos, len(photos)))
+        captions = [rng.choice(self._captions.ids[language][photo]) for photo in chosen]
+        for photo in chosen:
+            near = [key for key in self._retrieved[photo][: self._config.depth] if key in others]
+            captions += [
+                rng.choice(others[key]) for key in rng.sample(near, min(self._config.hard, len(near)))
+            ]
+        return MatchBatch(chosen, captions)
+
+
+class MatcherRecipe:
+    """Contrast between the towers, matching on pairs; photos mirrored half of the time."""
+
+    def __init__(
+        self,
+        matcher: Matcher,
+        language_model: XGLM,
+        features: FeatureCache,
+        stream: MatchStream,
+        config: MatcherRun,
+    ) -> None:
+        self.trained = matcher
+        self.stream = stream
+        self._model = language_model
+        self._features = features
+        self._config = config
+
+    def loss(self, batch: MatchBatch) -> Tensor:
+        matcher = self.trained
+        mirror = bool(torch.rand(()) < 0.5)
+        memory = self._features.tokens(batch.image_ids, mirror=mirror).float()
+        places = torch.randperm(memory.shape[1])[: self._config.visual_tokens]
+        states, mask = caption_states(self._model, batch.captions)
+        images = matcher.encode_images(memory[:, places], places)
+        texts = matcher.encode_texts(states.float(), mask)
+        logits = matcher.tower_logits(images, texts)  # (P, C)
+        own = torch.arange(len(images))
+        contrast = (F.cross_entropy(logits, own) + F.cross_entropy(logits[:, : len(own)].t(), own)) / 2
+        candidates = torch.cat([own[:, None], self._draw_wrong(logits.detach())], dim=1)  # (P, K)
+        if matcher.encoder is None:
+            pairs = logits.gather(1, candidates)
+        else:
+            count = candidates.shape[1]
+            pairs = matcher(images.repeat_interleave(count, dim=0), texts[candidates.flatten()])
+            pairs = pairs.view(-1, count)
+        labels = F.one_hot(torch.zeros_like(own), pairs.shape[1]).float()
+        matching = F.binary_cross_entropy_with_logits(pairs, labels)
+        ranking = F.cross_entropy(pairs, torch.zeros_like(own))
+        return contrast + matching + ranking
+
+    def _draw_wrong(self, logits: Tensor) -> Tensor:
+        """Columns (P, K - 1) of wrong captions, drawn by the towers' own probabilities."""
+        count = min(self._config.candidates, logits.shape[1]) - 1
+        wrong = logits.scatter(1, torch.arange(len(logits))[:, None], float("-inf"))
+        # Not a softmax alone: it can be zero for all but a few, and `count` different ones are needed.
+        return (wrong.softmax(dim=1) + 1e-6 * wrong.isfinite()).multinomial(count)
+
+
+@dataclass(frozen=True)
+class MatcherMaterial:
+    """What matchers are trained on, and where their towers begin."""
+
+    language_model: XGLM  # frozen
+    features: FeatureCache
+    captions: TokenisedCorpus  # of the training photos
+    others: TokenisedCorpus  # captions of other scenes, where the hard negatives come from
+    retrieved: Mapping[str, Sequence[str]]  # photo → keys of `others`, best first
+    start: "TowerStart"
+
+
+@dataclass(frozen=True)
+class TowerStart:
+    """Least squares from both inputs into the embedder's space, its main directions first."""
+
+    vision_mean: Tensor  # (d_memory,)
+    vision_scale: Tensor  # ()
+    vision_weight: Tensor  # (E, d_memory)
+    text_mean: Tensor  # (d_text,)
+    text_scale: Tensor  # ()
+    text_weight: Tensor  # (E, d_text)
+
+    @torch.no_grad()
+    def apply(self, matcher: Matcher) -> None:
+        """Let a fresh matcher begin here."""
+        matcher.vision_mean.copy_(self.vision_mean)
+        matcher.vision_scale.copy_(self.vision_scale)
+        matcher.text_mean.copy_(self.text_mean)
+        matcher.text_scale.copy_(self.text_scale)
+        width = min(matcher.config.d_model, len(self.vision_weight))
+        matcher.vision_proj.weight[:width] = self.vision_weight[:width]
+        matcher.text_proj.weight[:width] = self.text_weight[:width]
+
+
+@torch.no_grad()
+def tower_start(
+    pooled: Tensor, tokens: Tensor, photo_vectors: Tensor, states: Tensor, text_vectors: Tensor
+) -> TowerStart:
+    """Where towers begin.
+
+    Args:
+        pooled: (P, d_memory) mean visual token of each training photo.
+        tokens: (p, N, d_memory) visual tokens of some of them, for their scale.
+        photo_vectors: (P, E) mean of the embedder's vectors of each photo's captions.
+        states: (C, d_text) mean language model state of some captions.
+        text_vectors: (C, E) the embedder's vectors of these captions.
+    """
+    centre = text_vectors.mean(dim=0)
+    texts = F.normalize(text_vectors - centre, dim=1)
+    photos = F.normalize(photo_vectors - centre, dim=1)
+    directions = torch.linalg.eigh(texts.t() @ texts).eigenvectors.flip(1)  # (E, E), largest first
+    vision_mean, vision_scale = pooled.mean(dim=0), tokens.float().std()
+    text_mean, text_scale = states.mean(dim=0), states.std()
+    vision_weight = _ridge((pooled - vision_mean) / vision_scale, photos @ directions, _RIDGE_IMAGE)
+    text_weight = _ridge((states - text_mean) / text_scale, texts @ directions, _RIDGE_TEXT)
+    return TowerStart(vision_mean, vision_scale, vision_weight, text_mean, text_scale, text_weight)
+
+
+def _ridge(inputs: Tensor, targets: Tensor, penalty: float) -> Tensor:
+    """Weight (E, D) of the penalised least squares, scaled so that outputs have about unit variance."""
+    gram = inputs.t() @ inputs
+    gram = gram + penalty * gram.diagonal().mean() * torch.eye(len(gram))
+    weight = torch.linalg.solve(gram, inputs.t() @ targets)
+    scaled: Tensor = weight / (inputs @ weight).std()
+    return scaled.t().contiguous()
+
+
+@torch.no_grad()
+def mean_states(model: XGLM, captions: Sequence[Sequence[int]]) -> Tensor:
+    """Mean state (C, D) of each caption."""
+    means = []
+    for start in range(0, len(captions), _AT_ONCE):
+        states, mask = caption_states(model, captions[start : start + _AT_ONCE])
+        means.append((states * mask[..., None]).sum(dim=1) / mask.sum(dim=1, keepdim=True))
+    return torch.cat(means).float()
+
+
+def prepare_matcher(config: MatcherRun) -> MatcherMaterial:
+    """Load what a recipe names.
+
+    Raises:
+        InvalidRequestError: a file is missing, or a run of another part is not finished.
+    """
+    splits = read_splits(config.data.index)
+    rows, vectors = read_text_vectors(config.data.captions, config.data.text_vectors)
+    features = FeatureCache(config.data.features)
+    retrieved = retrieved_photos(rows, vectors, splits, config.embedder, features)
+    kept = [i for i, row in enumerate(rows) if splits.get(row.image_id) == "train"]
+    rows, vectors = [rows[i] for i in kept], vectors[torch.tensor(kept)]
+    language = read_config(config.language, LanguageRun)
+    tokenizer = Tokenizer(language.output / VOCABULARY)
+    prompts = PromptBuilder(tokenizer, load_templates())
+    model = load_language_model(language, 0.0)
+
+    space = load_space(read_config(config.embedder, EmbedderRun))
+    some = random.Random(config.seed).sample(range(len(rows)), min(config.started_on, len(rows)))
+    chosen = [rows[i] for i in some]
+    photos = sorted({row.image_id for row in chosen})
+    number = {photo: i for i, photo in enumerate(photos)}
+    owner = torch.tensor([number[row.image_id] for row in chosen])
+    with torch.inference_mode():
+        texts = space.embed_text(caption_texts(space, chosen, vectors[torch.tensor(some)].float()))
+        sums = torch.zeros(len(photos), texts.shape[1]).index_add_(0, owner, texts)
+        start = tower_start(
+            features.pooled(photos),
+            features.tokens(photos[:256]),
+            sums / torch.bincount(owner)[:, None],
+            mean_states(model, tokenizer.encode([row.text for row in chosen])),
+            texts,
+        )
+    return MatcherMaterial(
+        model,
+        features,
+        TokenisedCorpus(human_first(rows), prompts),
+        TokenisedCorpus(CaptionCorpus(rows), prompts),
+        retrieved,
+        start,
+    )
+
+
+def train_matcher_on(material: MatcherMaterial, config: MatcherRun, *, resume: bool) -> Matcher:
+    """Train a recipe's matcher into `config.output`.
+
+    Returns:
+        The matcher, in evaluation mode.
+
+    Raises:
+        InvalidRequestError: the recipe's settings do not fit, or as `train` does.
+    """
+    torch.manual_seed(config.seed)
+    matcher = new_matcher(config, material.language_model.config.d_model)
+    material.start.apply(matcher)
+    stream = MatchStream(material.captions, material.others, material.retrieved, config)
+    recipe = MatcherRecipe(matcher, material.language_model.eval(), material.features, stream, config)
+    train(recipe, config, resume=resume)
+    return matcher.eval()
+
+
+def train_matcher(config: MatcherRun, *, resume: bool) -> None:
+    """Train the matcher into `config.output`."""
+    train_matcher_on(prepare_matcher(config), config, resume=resume)
+
+
+def new_matcher(config: MatcherRun, d_text: int) -> Matcher:
+    """The matcher of a recipe with fresh weights.
+
+    Raises:
+        InvalidRequestError: its settings do not fit.
+    """
+    try:
+        return build_matcher(config.shape.settings, d_text)
+    except ValueError as error:
+        raise InvalidRequestError(str(error)) from error
