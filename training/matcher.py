@@ -267,7 +267,8 @@ def prepare_matcher(config: MatcherRun) -> MatcherMaterial:
     splits = read_splits(config.data.index)
     rows, vectors = read_text_vectors(config.data.captions, config.data.text_vectors)
     features = FeatureCache(config.data.features)
-    retrieved = retrieved_photos(rows, vectors, splits, config.embedder, features)
+    space = load_space(read_config(config.embedder, EmbedderRun))
+    retrieved = retrieved_photos(rows, vectors, splits, space, features)
     kept = [i for i, row in enumerate(rows) if splits.get(row.image_id) == "train"]
     rows, vectors = [rows[i] for i in kept], vectors[torch.tensor(kept)]
     language = read_config(config.language, LanguageRun)
@@ -275,7 +276,6 @@ def prepare_matcher(config: MatcherRun) -> MatcherMaterial:
     prompts = PromptBuilder(tokenizer, load_templates())
     model = load_language_model(language, 0.0)
 
-    space = load_space(read_config(config.embedder, EmbedderRun))
     some = random.Random(config.seed).sample(range(len(rows)), min(config.started_on, len(rows)))
     chosen = [rows[i] for i in some]
     photos = sorted({row.image_id for row in chosen})
