@@ -62,6 +62,14 @@ class MatcherConfig:
             raise ValueError(f"{self.num_heads} heads do not divide {self.d_model}")
         if self.encoder == "early" and self.tower_layers:
             raise ValueError("early fusion has no towers: tower_layers must be 0")
+        # Whoever updates the bottlenecks is first heard by those that look at them afterwards: in the next
+        # layer, or with sequential updates the second modality in the same one.
+        needed = 1 if self.update == "sequential" else 2
+        if self.encoder == "bottleneck" and self.fusion_layers - self.fusion_layer < needed:
+            raise ValueError(
+                f"photo and text would not meet: with {self.update} updates fusion_layer must be at least"
+                f" {needed} below fusion_layers"
+            )
 
 
 @dataclass(frozen=True)
