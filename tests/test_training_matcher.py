@@ -71,7 +71,7 @@ class Tokens(TokenisedCorpus):
 
 
 def corpus() -> Tokens:
-    """Three captions a photo in "en", one in "de"; the second token is the language's, the third the photo's."""
+    """Captions whose second token tells the language, the third the photo: three in "en", one in "de"."""
     rng = random.Random(0)
     ids: dict[str, dict[str, list[list[int]]]] = {"en": {}, "de": {}}
     for number, photo in enumerate(PHOTOS):
