@@ -28,7 +28,6 @@ from training.text_vectors import read_text_vectors
 
 _RANKED = 20  # captions of a photo that are ranked anew
 _WEIGHTS = [0.0, *(0.001 * 1.25**step for step in range(24))]  # of the logit beside a cosine; up to 0.17
-_AT_ONCE = 32  # photos
 
 
 @dataclass(frozen=True)
@@ -112,12 +111,9 @@ def _rank(
         # Half of the wrong captions are hard, half are any.
         pairs.append([right, rng.choice(foreign if foreign and rng.random() < 0.5 else anywhere)])
     columns = torch.cat([nearest, torch.tensor(pairs)], dim=1)  # (P, K + 2)
-    logits = []
-    for start in range(0, len(photos), _AT_ONCE):
-        chunk = slice(start, start + _AT_ONCE)
-        texts = [[captions[i].text for i in row] for row in columns[chunk].tolist()]
-        logits += scorer.logits(features.tokens(photos[chunk]), texts)
-    scored = torch.tensor(logits)
+    # All in one call, since most captions are candidates of many photos and are then read once.
+    texts = [[captions[i].text for i in row] for row in columns.tolist()]
+    scored = torch.tensor(scorer.logits(features.tokens(photos), texts))
     return _Ranked(best, scored[:, :_RANKED], own.gather(1, nearest), scored[:, _RANKED:])
 
 
