@@ -68,6 +68,12 @@ def caption(
             "--seed", metavar="N", min=0, max=2**32 - 1, help="With --temperature: the same captions again."
         ),
     ] = 0,
+    rerank: Annotated[
+        bool,
+        typer.Option(
+            "--rerank", help="Of all captions found, prefer those of most confidence to the likeliest words."
+        ),
+    ] = False,
     explain: Annotated[
         Path | None,
         typer.Option(
@@ -117,6 +123,7 @@ def caption(
             "temperature": temperature,
             "top_p": top_p,
             "seed": seed,
+            "rerank": rerank,
             "explain": explain is not None,
         }
     )

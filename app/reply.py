@@ -52,6 +52,7 @@ def to_settings(parameters: CaptionParameters, languages: tuple[str, ...], image
         temperature=parameters.temperature,
         top_p=parameters.top_p,
         seed=parameters.seed,
+        rerank=parameters.rerank,
         explain=parameters.explain,
     )
 

@@ -42,6 +42,9 @@ class CaptionParameters(BaseModel):
     seed: Annotated[int, Field(ge=0, le=2**32 - 1, strict=True)] = Field(
         0, description="with temperature: the same seed gives the same captions"
     )
+    rerank: Annotated[bool, Field(strict=True)] = Field(
+        False, description="of all captions found, prefer those of most confidence to the likeliest words"
+    )
     explain: Annotated[bool, Field(strict=True)] = Field(
         False, description="also say where in the photo each word of a caption comes from"
     )

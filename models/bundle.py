@@ -16,6 +16,8 @@ from models.captioner import Captioner
 from models.language.tokenizer import Tokenizer
 from models.language.xglm import XGLM, XGLMConfig
 from models.manifest import BundleManifest, read_manifest, verify_files
+from models.matcher import build_matcher
+from models.matching import CaptionMatcher
 from models.prompts.builder import PromptBuilder, load_templates
 from models.quantisation import dequantise
 from models.vision.efficientnet_lite import load_efficientnet_lite2
@@ -92,6 +94,8 @@ class Bundle:
             dtype = torch.bfloat16 if device.type == "cuda" else fast_cpu_dtype()
         manifest = self.manifest
         embedder = self.load_embedder()
+        prompts = self.load_prompts()
+        language_model = self.load_language_model().to(device, dtype)
         return Captioner(
             bundle_name=manifest.name,
             revision=manifest.revision,
@@ -99,9 +103,10 @@ class Bundle:
             vision=load_efficientnet_lite2(dtype).to(device),
             embedder=embedder,
             datastore=self.load_datastore(embedder, datastore),
-            prompts=self.load_prompts(),
-            language_model=self.load_language_model().to(device, dtype),
+            prompts=prompts,
+            language_model=language_model,
             bridge=self._load_bridge().to(device, dtype),
+            matcher=self._load_matcher(language_model, prompts.tokenizer),
             defaults=manifest.generation,
         )
 
@@ -163,6 +168,19 @@ class Bundle:
             raise BundleError(f"{self.path}: {error}") from error
         load_weights(bridge, self._weights(part.file), "bridge")
         return bridge.eval().requires_grad_(False)
+
+    def _load_matcher(self, language_model: XGLM, tokenizer: Tokenizer) -> CaptionMatcher | None:
+        part = self.manifest.matcher
+        if part is None:
+            return None
+        try:
+            matcher = build_matcher(part.settings, self.manifest.language.d_model)
+        except ValueError as error:
+            raise BundleError(f"{self.path}: {error}") from error
+        load_weights(matcher, self._weights(part.file), "matcher")
+        # Small, so it stays in float32: cosines that are rounded to bfloat16 rank badly.
+        matcher.to(language_model.embed_tokens.weight.device).eval().requires_grad_(False)
+        return CaptionMatcher(matcher, language_model, tokenizer)
 
     def _weights(self, name: str) -> dict[str, Tensor]:
         try:

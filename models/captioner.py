@@ -4,6 +4,7 @@ Every image is encoded once, whatever the number of languages: the same pass giv
 query for retrieval. All images and languages of a call are generated as batches. It decodes no files.
 """
 
+import itertools
 import math
 import time
 from collections.abc import Iterator, Sequence
@@ -20,6 +21,7 @@ from models.fusion.bridge import Bridge
 from models.generation import GenerationSettings, Hypothesis, generate
 from models.language.xglm import XGLM
 from models.manifest import GenerationDefaults
+from models.matching import CaptionMatcher
 from models.neighbour_cache import Copying
 from models.prompts.builder import PromptBuilder
 from models.vision.efficientnet_lite import EfficientNetLite
@@ -47,6 +49,7 @@ class CaptionSettings:
     temperature: float | None = None  # None: beam search; a number: nucleus sampling
     top_p: float | None = None
     seed: int = 0
+    rerank: bool = False  # captions stand by the matcher's confidence, not by their probability
     explain: bool = False  # where in the photo each word comes from: `Caption.attention`
 
 
@@ -79,6 +82,15 @@ class CaptionResult:
     timings_ms: dict[str, float] = field(default_factory=dict)  # encode, retrieve, generate with explain
 
 
+@dataclass(frozen=True)
+class _Written:
+    """A hypothesis as text."""
+
+    hypothesis: Hypothesis
+    text: str
+    confidence: float
+
+
 class Captioner:
     """All parts of a bundle, loaded.
 
@@ -101,6 +113,7 @@ class Captioner:
         language_model: XGLM,
         bridge: Bridge[Any],
         defaults: GenerationDefaults,
+        matcher: CaptionMatcher | None = None,
     ) -> None:
         self.bundle_name = bundle_name
         self.revision = revision
@@ -112,6 +125,7 @@ class Captioner:
         self._language_model = language_model
         self._bridge = bridge
         self._defaults = defaults
+        self._matcher = matcher
 
     def caption(self, images: Sequence[Image.Image], settings: CaptionSettings) -> CaptionResult:
         """Caption every image in every language.
@@ -130,12 +144,14 @@ class Captioner:
             raise InvalidRequestError("name at least one language")
         if k < 0:
             raise InvalidRequestError("neighbours must not be negative")
+        if settings.rerank and self._matcher is None:
+            raise InvalidRequestError(f"the bundle {self.bundle_name} has no matcher to rerank captions with")
         timings = dict.fromkeys(("encode", "retrieve", "generate"), 0.0)
         captioned: list[ImageCaptions] = []
         at_once = max(1, min(_IMAGES_AT_ONCE, _ROWS_AT_ONCE // len(languages)))
         for start in range(0, len(images), at_once):
             captioned += self._caption_chunk(
-                images[start : start + at_once], languages, k, generation, timings, explained=settings.explain
+                images[start : start + at_once], languages, k, generation, timings, settings
             )
         return CaptionResult(tuple(captioned), timings)
 
@@ -147,6 +163,20 @@ class Captioner:
         ]
         return np.concatenate(chunks) if chunks else np.empty((0, self._embedder.dimension), np.float32)
 
+    def match(self, images: Sequence[Image.Image], texts: Sequence[Sequence[str]]) -> list[list[float]]:
+        """How well each photo fits each of its own texts: logits, whose sigmoid is the confidence.
+
+        Raises:
+            InvalidRequestError: the bundle has no matcher.
+        """
+        if self._matcher is None:
+            raise InvalidRequestError(f"the bundle {self.bundle_name} has no matcher")
+        logits: list[list[float]] = []
+        for start in range(0, len(images), _IMAGES_AT_ONCE):
+            chunk = slice(start, start + _IMAGES_AT_ONCE)
+            logits += self._matcher.logits(self._encode(images[chunk]).tokens, texts[chunk])
+        return logits
+
     def _caption_chunk(
         self,
         images: Sequence[Image.Image],
@@ -154,20 +184,20 @@ class Captioner:
         k: int,
         generation: GenerationSettings,
         timings: dict[str, float],
-        *,
-        explained: bool,
+        settings: CaptionSettings,
     ) -> Iterator[ImageCaptions]:
         started = time.perf_counter()
         features = self._encode(images)
         encoded = time.perf_counter()
         queries = self._embed(features)
-        neighbours = self._retrieve(queries, languages, k)  # [image][language]
+        neighbours = self._retrieve(features, queries, languages, k)  # [image][language]
         retrieved = time.perf_counter()
         hypotheses = self._generate(features, languages, neighbours, queries.novelty, generation)
-        attention: list[tuple[WordAttention, ...]] = [()] * len(hypotheses)
-        if explained:
+        written = self._judge(features, hypotheses, len(languages), settings)  # [image * language]
+        attention: list[tuple[WordAttention, ...]] = [()] * len(written)
+        if settings.explain:
             prompts = self._build_prompts(languages, neighbours, queries.novelty)
-            best = [row[0].ids for row in hypotheses]
+            best = [row[0].hypothesis.ids for row in written]
             attention = explain(
                 self._language_model, self._bridge, self._prompts.tokenizer, features, prompts, best
             )
@@ -182,9 +212,16 @@ class Captioner:
             mine = slice(number * len(languages), (number + 1) * len(languages))
             yield ImageCaptions(
                 tuple(
-                    replace(self._describe(language, row, tuple(retrieved_here)), attention=words)
-                    for language, row, retrieved_here, words in zip(
-                        languages, hypotheses[mine], found, attention[mine], strict=True
+                    Caption(
+                        language,
+                        best.text,
+                        best.confidence,
+                        tuple(Alternative(other.text, other.confidence) for other in others),
+                        tuple(retrieved_here),
+                        words,
+                    )
+                    for language, (best, *others), retrieved_here, words in zip(
+                        languages, written[mine], found, attention[mine], strict=True
                     )
                 )
             )
@@ -198,12 +235,19 @@ class Captioner:
     def _embed(self, features: VisionFeatures) -> Queries:
         return self._embedder.embed_pooled(features.pooled, features.class_logits)
 
-    def _retrieve(self, queries: Queries, languages: Sequence[str], k: int) -> list[list[list[Neighbour]]]:
+    def _retrieve(
+        self, features: VisionFeatures, queries: Queries, languages: Sequence[str], k: int
+    ) -> list[list[list[Neighbour]]]:
         images = len(queries.vectors)
         if k == 0:
             return [[[] for _ in languages] for _ in range(images)]
         lowest = min(self._defaults.min_score, self._defaults.min_score_new)
-        return self.datastore.neighbours(queries.vectors, [languages] * images, k, min_score=lowest)
+        ranked_anew = self._matcher is not None and self._defaults.candidates > k
+        fetched = self._defaults.candidates if ranked_anew else k
+        found = self.datastore.neighbours(queries.vectors, [languages] * images, fetched, min_score=lowest)
+        if self._matcher is None or not ranked_anew:
+            return found
+        return self._matcher.rank_neighbours(features.tokens, found, k, self._defaults.match_weight)
 
     @torch.inference_mode()
     def _generate(
@@ -264,13 +308,31 @@ class Captioner:
             return None
         return Copying([self._prompts.continuations(prompt) for prompt in prompts], weights)
 
-    def _describe(
-        self, language: str, hypotheses: Sequence[Hypothesis], neighbours: tuple[Neighbour, ...]
-    ) -> Caption:
-        best, *others = (
-            Alternative(self._prompts.tokenizer.decode(h.ids), _confidence(h)) for h in hypotheses
-        )
-        return Caption(language, best.text, best.confidence, tuple(others), neighbours)
+    def _judge(
+        self,
+        features: VisionFeatures,
+        hypotheses: Sequence[Sequence[Hypothesis]],
+        languages: int,
+        settings: CaptionSettings,
+    ) -> list[list[_Written]]:
+        """Each row's captions with their confidence, at most `num_captions`."""
+        texts = [[self._prompts.tokenizer.decode(h.ids) for h in row] for row in hypotheses]
+        confidences = [[_likelihood(h) for h in row] for row in hypotheses]
+        if self._matcher is not None:
+            by_image = [
+                list(itertools.chain.from_iterable(texts[start : start + languages]))
+                for start in range(0, len(texts), languages)
+            ]
+            logits = itertools.chain.from_iterable(self._matcher.logits(features.tokens, by_image))
+            confidences = [[1 / (1 + math.exp(-next(logits))) for _ in row] for row in texts]
+        judged = [
+            [_Written(*one) for one in zip(*row, strict=True)]
+            for row in zip(hypotheses, texts, confidences, strict=True)
+        ]
+        if settings.rerank:
+            for row in judged:
+                row.sort(key=lambda one: one.confidence, reverse=True)
+        return [row[: settings.num_captions] for row in judged]
 
     def _generation_settings(self, settings: CaptionSettings) -> GenerationSettings:
         defaults = self._defaults
@@ -286,6 +348,8 @@ class Captioner:
             seed=settings.seed,
             banned=(self._prompts.tokenizer.separator_id,),
         )
+        if settings.rerank:
+            chosen = replace(chosen, num_captions=chosen.width)
         if chosen.max_new_tokens < 1 or chosen.beams < 1 or chosen.num_captions < 1:
             raise InvalidRequestError("max_tokens, beams and num_captions must be at least 1")
         if chosen.temperature is not None and not chosen.temperature > 0:
@@ -295,6 +359,6 @@ class Captioner:
         return chosen
 
 
-def _confidence(hypothesis: Hypothesis) -> float:
+def _likelihood(hypothesis: Hypothesis) -> float:
     """The geometric mean of the tokens' probabilities: how sure the model was of its words, in (0, 1]."""
     return math.exp(hypothesis.log_probability / max(1, hypothesis.length))

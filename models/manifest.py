@@ -78,6 +78,18 @@ class BridgePart(BaseModel):
         return dict(self.model_extra or {})
 
 
+class MatcherPart(BaseModel):
+    """Beside the file the settings of the matcher, which are checked when it is built."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    file: FileName
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
 class GenerationDefaults(_Record):
     max_tokens: PositiveInt
     min_tokens: NonNegativeInt
@@ -88,6 +100,10 @@ class GenerationDefaults(_Record):
     min_score: float  # retrieved captions under this cosine stay out of a familiar photo's prompt
     min_score_new: float  # and under this out of a wholly new photo's; those under both are not shown
     copy_weight: Annotated[float, Field(ge=0, lt=1)]  # share of the neighbours' words at wholly new photos
+    candidates: NonNegativeInt = (
+        0  # neighbours that the matcher ranks anew before the best go into the prompt
+    )
+    match_weight: float = 0.0  # they rank by cosine + match_weight * logit of the matcher
 
 
 class BundleManifest(_Record):
@@ -101,6 +117,9 @@ class BundleManifest(_Record):
     embedder: EmbedderPart
     language: LanguagePart
     bridge: BridgePart
+    matcher: MatcherPart | None = (
+        None  # None: neighbours stay as retrieved, confidence is the language model's
+    )
     generation: GenerationDefaults
     licence: str
     provenance: str  # what the parts were trained on
@@ -111,6 +130,8 @@ class BundleManifest(_Record):
     @model_validator(mode="after")
     def _every_part_is_recorded(self) -> Self:
         parts = {self.embedder.file, self.language.file, self.language.vocabulary, self.bridge.file}
+        if self.matcher is not None:
+            parts.add(self.matcher.file)
         if missing := sorted(parts - self.files.keys()):
             raise ValueError(f"files lacks {', '.join(missing)}, so that it could not be verified")
         return self

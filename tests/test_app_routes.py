@@ -131,6 +131,13 @@ def test_words_are_explained_when_asked(client: TestClient, captioner: EchoCapti
     assert captioner.calls[0][1] == CaptionSettings(("en",), explain=True)
 
 
+@pytest.mark.parametrize("rerank", [True, False])
+def test_captions_are_reranked_when_asked(client: TestClient, captioner: EchoCaptioner, rerank: bool) -> None:
+    assert post_json(client, rerank=rerank).status_code == 200
+    assert captioner.calls[0][1].rerank is rerank
+    problem(post_json(client, rerank=1), 422, "invalid_request")
+
+
 def test_words_are_not_explained_unless_asked(client: TestClient) -> None:
     for explain in ({}, {"explain": False}):
         assert "attention" not in post_json(client, **explain).json()["images"][0]["captions"][0]

@@ -15,7 +15,6 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 from torch import Tensor, nn
 
 from models.bridges import LanguageModelShape, build_bridge
-from models.language.tokenizer import Tokenizer
 from models.language.xglm import XGLM
 from models.manifest import BridgeKind
 from models.prompts.builder import PromptBuilder, load_templates
@@ -26,7 +25,7 @@ from training.corpus import CaptionCorpus, CaptionRow, read_captions
 from training.embedder import EmbedderRun, caption_texts, load_space
 from training.example_stream import ExampleStream
 from training.features import FeatureCache
-from training.language import VOCABULARY, LanguageRun, load_language_model
+from training.language import LanguageRun, load_language_model, load_tokenizer
 from training.loop import RunConfig, train
 from training.loss import linear_cross_entropy
 from training.near import nearest, read_near
@@ -201,7 +200,7 @@ def prepare_bridge(config: BridgeRun, others: Sequence[str] = ()) -> BridgeMater
     retrieved = retrieved_photos(rows, vectors, splits, config.embedder, features, others=others)
     rows = [row for row in rows if splits.get(row.image_id) == "train"]
     language = read_config(config.language, LanguageRun)
-    prompts = PromptBuilder(Tokenizer(language.output / VOCABULARY), load_templates())
+    prompts = PromptBuilder(load_tokenizer(language), load_templates())
     return BridgeMaterial(
         load_language_model(language, config.dropout),
         prompts,

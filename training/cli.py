@@ -91,7 +91,7 @@ def matcher(
     if not dry_run:
         train_matcher(recipe, resume=resume)
         return
-    from training.dry_run import dry_run_matcher  # type: ignore[attr-defined]  # comes next
+    from training.dry_run import dry_run_matcher
 
     for line in dry_run_matcher(recipe, output).lines():
         typer.echo(line)

@@ -11,11 +11,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TypeVar
 
+import torch
+
 from models.bundle import Bundle, default_bundle
 from models.captioner import Caption, CaptionSettings
 from training.bridge import BridgeMaterial, BridgeRun, train_bridge_on
-from training.export import bridge_part, replace_part, require_empty
+from training.export import bridge_part, matcher_part, replace_part, require_empty
 from training.loop import RunConfig, load_trained, logged_losses
+from training.matcher import MatcherMaterial, MatcherRun, mean_states, tower_start, train_matcher_on
 from training.prompt_examples import TokenisedCorpus
 from training.tiny_data import TinyData, make_tiny_data
 
@@ -79,6 +82,68 @@ def dry_run_bridge(config: BridgeRun, output: Path | None = None) -> DryRun:
             caption=_caption_first(place, data),
             bundle=output,
         )
+
+
+def dry_run_matcher(config: MatcherRun, output: Path | None = None) -> DryRun:
+    """Try out a matcher's recipe; its logits are not calibrated.
+
+    Args:
+        output: a new folder for the bundle with the trained matcher; by default nothing is kept.
+
+    Raises:
+        InvalidRequestError: the recipe's matcher does not fit, or there is something in `output`.
+        BundleError, DatastoreError: the default bundle is missing or damaged.
+    """
+    with _workplace(output) as (folder, place):
+        bundle = Bundle.open(default_bundle())
+        data = make_tiny_data(bundle, folder / "photos")
+        run = shortened(config, folder, photos=len(data.images))
+        matcher = train_matcher_on(matcher_material(bundle, data), run, resume=False)
+        provenance = (
+            f"The matcher took {STEPS} steps on drawings, to try out its recipe: it has learnt nothing."
+        )
+        replace_part(bundle, place, "matcher", matcher_part(matcher), load_trained(run), provenance)
+        return DryRun(
+            recipe=config.output.name,
+            part=f"matcher with {matcher.config.encoder} fusion",
+            parameters=matcher.num_parameters,
+            losses=logged_losses(run),
+            photos=len(data.images),
+            caption=_caption_first(place, data),
+            bundle=output,
+        )
+
+
+def matcher_material(bundle: Bundle, data: TinyData) -> MatcherMaterial:
+    """Tiny data as matchers are trained on it, on the states of the bundle's language model."""
+    prompts = bundle.load_prompts()
+    model = bundle.load_language_model()
+    owners = {photo: i for i, photo in enumerate(data.images)}
+    captions = [
+        (owners[photo], text)
+        for photos in data.captions.texts.values()
+        for photo, texts in photos.items()
+        for text in texts
+    ]
+    texts = [text for _, text in captions]
+    vectors = torch.from_numpy(bundle.load_embedder().embed_texts(texts))
+    owner = torch.tensor([photo for photo, _ in captions])
+    names = list(data.images)
+    start = tower_start(
+        data.features.pooled(names),
+        data.features.tokens(names),
+        torch.zeros(len(names), vectors.shape[1]).index_add_(0, owner, vectors),
+        mean_states(model, prompts.tokenizer.encode(texts)),
+        vectors,
+    )
+    return MatcherMaterial(
+        model,
+        data.features,
+        TokenisedCorpus(data.captions, prompts),
+        TokenisedCorpus(data.neighbours, prompts),
+        data.retrieved,
+        start,
+    )
 
 
 def bridge_material(bundle: Bundle, data: TinyData, dropout: float = 0.0) -> BridgeMaterial:

@@ -26,10 +26,12 @@ from models.manifest import (
     EmbedderPart,
     GenerationDefaults,
     LanguagePart,
+    MatcherPart,
     VisionPart,
     record_file,
     revision_of,
 )
+from models.matcher import Matcher, matcher_settings
 from models.prompts.builder import load_templates
 from models.quantisation import quantise
 from retrieval.errors import InvalidRequestError, PaelleraError
@@ -41,6 +43,7 @@ from training.language import VOCABULARY, LanguageRun
 from training.loop import load_trained
 
 LANGUAGE, BRIDGE, EMBEDDER = "language.safetensors", "bridge.safetensors", "embedder.safetensors"
+MATCHER = "matcher.safetensors"
 
 LICENCE = (
     "Apache-2.0 for code and configuration. The weights were trained on Flickr8k and Flickr30k captions and "
@@ -114,6 +117,11 @@ def bridge_part(config: BridgeRun, bridge: Any) -> BridgePart:
     return BridgePart(kind=config.shape.kind, file=BRIDGE, **bridge_settings(bridge))
 
 
+def matcher_part(matcher: Matcher) -> MatcherPart:
+    """What a manifest says of a matcher."""
+    return MatcherPart(file=MATCHER, **matcher_settings(matcher))
+
+
 def replace_part(
     source: Bundle,
     output: Path,
@@ -121,6 +129,7 @@ def replace_part(
     part: BaseModel,
     weights: Mapping[str, Tensor],
     provenance: str,
+    generation: GenerationDefaults | None = None,
 ) -> BundleManifest:
     """Write a copy of a bundle in which one part is another, or is new; its datastore comes along.
 
@@ -132,6 +141,7 @@ def replace_part(
         part: its record there; `part.file` is where the weights go. It has no other file.
         weights: saved as bfloat16.
         provenance: how it was trained, added to what the source says.
+        generation: in place of the source's, if given.
 
     Raises:
         InvalidRequestError: there is something in `output`.
@@ -152,6 +162,7 @@ def replace_part(
         "name": output.absolute().name,
         "revision": revision_of(files),
         name: record,
+        "generation": (generation or source.manifest.generation).model_dump(mode="json"),
         "provenance": f"{source.manifest.provenance} {provenance}",
         "files": {file: entry.model_dump(mode="json") for file, entry in files.items()},
     }

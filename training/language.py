@@ -96,6 +96,11 @@ def load_language_model(run: LanguageRun, dropout: float = 0.0) -> XGLM:
     return model.requires_grad_(False)
 
 
+def load_tokenizer(run: LanguageRun) -> Tokenizer:
+    """The vocabulary of a run."""
+    return Tokenizer(run.output / VOCABULARY)
+
+
 def train_language(config: LanguageRun, *, resume: bool) -> None:
     """Train vocabulary and model into `config.output`."""
     config.output.mkdir(parents=True, exist_ok=True)

@@ -21,7 +21,6 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 from torch import Tensor
 
 from models.language.caption_states import caption_states
-from models.language.tokenizer import Tokenizer
 from models.language.xglm import XGLM
 from models.matcher import Matcher, build_matcher
 from models.prompts.builder import PromptBuilder, load_templates
@@ -31,7 +30,7 @@ from training.config import read_config
 from training.corpus import CaptionCorpus
 from training.embedder import EmbedderRun, caption_texts, load_space
 from training.features import FeatureCache
-from training.language import VOCABULARY, LanguageRun, load_language_model
+from training.language import LanguageRun, load_language_model, load_tokenizer
 from training.loop import RunConfig, train
 from training.photo_index import read_splits
 from training.prompt_examples import TokenisedCorpus
@@ -74,6 +73,7 @@ class MatcherRun(RunConfig):
     hard: int = Field(default=1, ge=0)  # captions of other scenes, for each photo
     depth: PositiveInt = 24  # how far down they are drawn from what the embedder finds
     candidates: int = Field(default=6, ge=2)  # captions that the fusion encoder holds against each photo
+    matching_weight: float = Field(default=1.0, ge=0)  # of the loss on these pairs beside the contrast
     visual_tokens: PositiveInt = 49  # kept of each photo's grid in a step, a random subset
     started_on: PositiveInt = 20_000  # captions of the least squares that the towers begin with
 
@@ -170,7 +170,7 @@ class MatcherRecipe:
         labels = F.one_hot(torch.zeros_like(own), pairs.shape[1]).float()
         matching = F.binary_cross_entropy_with_logits(pairs, labels)
         ranking = F.cross_entropy(pairs, torch.zeros_like(own))
-        return contrast + matching + ranking
+        return contrast + self._config.matching_weight * (matching + ranking)
 
     def _draw_wrong(self, logits: Tensor) -> Tensor:
         """Columns (P, K - 1) of wrong captions, drawn by the towers' own probabilities."""
@@ -271,7 +271,7 @@ def prepare_matcher(config: MatcherRun) -> MatcherMaterial:
     kept = [i for i, row in enumerate(rows) if splits.get(row.image_id) == "train"]
     rows, vectors = [rows[i] for i in kept], vectors[torch.tensor(kept)]
     language = read_config(config.language, LanguageRun)
-    tokenizer = Tokenizer(language.output / VOCABULARY)
+    tokenizer = load_tokenizer(language)
     prompts = PromptBuilder(tokenizer, load_templates())
     model = load_language_model(language, 0.0)
 

@@ -1,0 +1,96 @@
+"""The matcher at work on texts: photos and captions in, logits out.
+
+A logit above 0 says that the caption rather fits the photo than not; its sigmoid is the confidence. Each
+photo and each text goes through its tower once, however many pairs they are in.
+"""
+
+import itertools
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from models.language.caption_states import caption_states
+from models.language.tokenizer import Tokenizer
+from models.language.xglm import XGLM
+from models.matcher import EncodedTexts, Matcher
+from retrieval.datastore import Neighbour
+
+_TEXTS_AT_ONCE = 256
+_PAIRS_AT_ONCE = 256  # bounds the memory of what a fusion encoder computes
+
+
+class CaptionMatcher:
+    """A trained matcher with the language model whose states it reads."""
+
+    def __init__(self, matcher: Matcher, language_model: XGLM, tokenizer: Tokenizer) -> None:
+        self._matcher = matcher
+        self._language_model = language_model
+        self._tokenizer = tokenizer
+
+    @torch.inference_mode()
+    def logits(self, tokens: Tensor, texts: Sequence[Sequence[str]]) -> list[list[float]]:
+        """Logits of each of B photos with each of its texts.
+
+        Args:
+            tokens: (B, N, d_memory) visual tokens.
+            texts: B lists of any length, an empty one too.
+        """
+        rows = [row for row, own in enumerate(texts) for _ in own]
+        if not rows:
+            return [[] for _ in texts]
+        number = {text: i for i, text in enumerate(dict.fromkeys(text for own in texts for text in own))}
+        columns = [number[text] for own in texts for text in own]
+        encoded = self._encode(list(number))
+        images = self._matcher.encode_images(tokens.to(self._matcher.vision_mean))
+        flat: list[float] = []
+        for start in range(0, len(rows), _PAIRS_AT_ONCE):
+            pairs = slice(start, start + _PAIRS_AT_ONCE)
+            row = torch.tensor(rows[pairs], device=images.device)
+            column = torch.tensor(columns[pairs], device=images.device)
+            flat += self._matcher(images[row], encoded[column]).tolist()
+        values = iter(flat)
+        return [[next(values) for _ in own] for own in texts]
+
+    def rank_neighbours(
+        self, tokens: Tensor, found: Sequence[Sequence[Sequence[Neighbour]]], k: int, weight: float
+    ) -> list[list[list[Neighbour]]]:
+        """The best k of what was found for each photo in each language: [photo][language].
+
+        They rank by their cosine and `weight` times their logit; ties stay as retrieved.
+        """
+        texts = [[neighbour.text for own in per_language for neighbour in own] for per_language in found]
+        logits = itertools.chain.from_iterable(self.logits(tokens, texts))
+        return [
+            [
+                [neighbour for _, neighbour in sorted(_keyed(own, logits, weight), key=_by_key)[:k]]
+                for own in per_language
+            ]
+            for per_language in found
+        ]
+
+    def _encode(self, texts: Sequence[str]) -> EncodedTexts:
+        ids = self._tokenizer.encode(texts)
+        parts = []
+        for start in range(0, len(ids), _TEXTS_AT_ONCE):
+            states, mask = caption_states(self._language_model, ids[start : start + _TEXTS_AT_ONCE])
+            parts.append(self._matcher.encode_texts(states.to(self._matcher.text_mean), mask))
+        if len(parts) == 1:
+            return parts[0]
+        width = max(part.mask.shape[1] for part in parts)
+        padded = [part.padded(width) for part in parts]
+        return EncodedTexts(
+            torch.cat([part.states for part in padded]),
+            torch.cat([part.weights for part in padded]),
+            torch.cat([part.mask for part in padded]),
+        )
+
+
+def _keyed(
+    neighbours: Sequence[Neighbour], logits: Iterator[float], weight: float
+) -> list[tuple[float, Neighbour]]:
+    return [(neighbour.score + weight * next(logits), neighbour) for neighbour in neighbours]
+
+
+def _by_key(keyed: tuple[float, Neighbour]) -> float:
+    return -keyed[0]

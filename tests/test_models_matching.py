@@ -1,0 +1,70 @@
+"""The matcher at work, on the shipped language model; the matcher itself has random weights here."""
+
+import pytest
+import torch
+
+from models.bundle import Bundle, default_bundle
+from models.fusion.blocks import init_weights
+from models.matcher import Matcher, MatcherConfig
+from models.matching import CaptionMatcher
+from retrieval.datastore import Neighbour
+
+TEXTS = ["A dog runs.", "Ein Hund läuft über eine große Wiese.", "一只狗在跑。", "A cat sleeps on a chair."]
+
+
+@pytest.fixture(scope="module", params=["late", "single_stream"])
+def matching(request: pytest.FixtureRequest) -> CaptionMatcher:
+    bundle = Bundle.open(default_bundle())
+    torch.manual_seed(0)
+    model = bundle.load_language_model()
+    config = MatcherConfig(
+        d_memory=32, d_text=model.config.d_model, places=9, d_model=64, encoder=request.param
+    )
+    matcher = Matcher(config).eval()
+    init_weights(matcher)
+    return CaptionMatcher(matcher, model, bundle.load_prompts().tokenizer)
+
+
+@pytest.fixture(scope="module")
+def tokens() -> torch.Tensor:
+    return torch.randn(3, 9, 32, generator=torch.Generator().manual_seed(1))
+
+
+def test_pairs_together_equal_pairs_alone(matching: CaptionMatcher, tokens: torch.Tensor) -> None:
+    texts = [TEXTS, TEXTS[:1], TEXTS[2:]]
+    together = matching.logits(tokens, texts)
+    assert [len(row) for row in together] == [4, 1, 2]
+    for photo, own, row in zip(tokens, texts, together, strict=True):
+        for text, logit in zip(own, row, strict=True):
+            assert matching.logits(photo[None], [[text]])[0][0] == pytest.approx(logit, abs=1e-4)
+    assert len({round(logit, 5) for row in together for logit in row}) == 7  # each pair has its own
+
+
+def test_no_text_is_no_logit(matching: CaptionMatcher, tokens: torch.Tensor) -> None:
+    assert matching.logits(tokens, [[], TEXTS[:1], []])[1] == matching.logits(tokens[1:2], [TEXTS[:1]])[0]
+    assert matching.logits(tokens[:1], [[]]) == [[]]
+
+
+def test_more_than_fits_at_once(
+    matching: CaptionMatcher, tokens: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = matching.logits(tokens, [TEXTS] * 3)
+    monkeypatch.setattr("models.matching._TEXTS_AT_ONCE", 3)
+    monkeypatch.setattr("models.matching._PAIRS_AT_ONCE", 5)
+    for row, expected in zip(matching.logits(tokens, [TEXTS] * 3), whole, strict=True):
+        assert row == pytest.approx(expected, abs=1e-4)
+
+
+def test_neighbours_rank_by_both(matching: CaptionMatcher, tokens: torch.Tensor) -> None:
+    found = [
+        [[Neighbour(text, text, "en", 0.5 - 0.01 * place) for place, text in enumerate(TEXTS)], []]
+        for _ in tokens
+    ]
+    unchanged = matching.rank_neighbours(tokens, found, 3, 0.0)
+    assert unchanged == [[per_language[0][:3], []] for per_language in found]
+    logits = matching.logits(tokens, [TEXTS] * 3)
+    ranked = matching.rank_neighbours(tokens, found, 2, 1000.0)
+    for row, (best, nothing) in zip(logits, ranked, strict=True):
+        order = sorted(range(4), key=lambda i: -row[i])[:2]
+        assert [neighbour.text for neighbour in best] == [TEXTS[i] for i in order]
+        assert nothing == []
