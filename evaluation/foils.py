@@ -1,7 +1,7 @@
 """Foils: a caption with one noun replaced by another of the same kind, so that it is wrong of its photo.
 
-After Shekhar et al., FOIL it!, ACL 2017. Which nouns may replace one another is data, `foil_nouns.toml`, whose
-head explains it. Knows no model.
+After Shekhar et al., FOIL it!, ACL 2017. Which nouns may replace one another is data:
+`foil_nouns.toml`, whose first lines explain it. Knows no model.
 """
 
 import random
