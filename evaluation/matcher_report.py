@@ -70,15 +70,15 @@ def matcher_report(result: MatcherResult, run: MatcherRun) -> Report:
 
 
 def _retrieval(named: Sequence[tuple[str, str, Judged]]) -> ReportTable:
-    header = ["language", "references", "photos", "captions"]
-    header += [f"recall@{k} {when}" for k in CUTOFFS for when in ("before", "after")] + ["gain of recall@1"]
+    header = ["language", "references", "photos", "captions", *(f"recall@{k}" for k in CUTOFFS), "gain"]
     rows = []
     for language, kinds, scores in named:
         found = scores.retrieval
-        recall = [f"{share[k]:.1%}" for k in CUTOFFS for share in (found.before, found.after)]
+        recall = [f"{100 * found.before[k]:.1f} → {100 * found.after[k]:.1f}" for k in CUTOFFS]
         gain = _percent(found.gain, "+.1f")
         rows.append([language, kinds, str(found.photos), str(found.captions), *recall, gain])
-    return ReportTable("Image → caption recall, re-ranked by the matcher", header, rows)
+    title = "Image → caption recall in %, before → after re-ranking; gain: of recall@1, in points"
+    return ReportTable(title, header, rows)
 
 
 def _foils(named: Sequence[tuple[str, str, Judged]]) -> ReportTable:
@@ -94,7 +94,7 @@ def _foils(named: Sequence[tuple[str, str, Judged]]) -> ReportTable:
         ]
         for language, _, scores in named
     ]
-    return ReportTable("Foils told from true captions", header, rows)
+    return ReportTable("Foils told from true captions, in %", header, rows)
 
 
 def _calibration(named: Sequence[tuple[str, str, Judged]]) -> ReportTable:
@@ -118,7 +118,7 @@ def _calibration(named: Sequence[tuple[str, str, Judged]]) -> ReportTable:
 
 def _percent(interval: Interval, style: str) -> str:
     value, low, high = (format(100 * share, style) for share in (interval.value, interval.low, interval.high))
-    return f"{value} % [{low}, {high}]"
+    return f"{value} [{low}, {high}]"
 
 
 def _document(scores: Judged) -> dict[str, Any]:

@@ -133,5 +133,5 @@ def test_french_words_have_the_form_of_their_first_letter() -> None:
     for things in load_lexicons()["fr"].kinds.values():
         for noun, forms in ((noun, forms) for thing in things for noun, forms in thing.forms.items()):
             (plain,) = WORDS.split(noun.split("-")[0])
-            vowel = plain[0] in "aeiouéèêâîô" or plain in ("homme", "hommes")
+            vowel = plain[0] in "aeiouéèêâîô" or plain in ("homme", "hommes", "herbe")  # a mute h
             assert all(form.endswith("v") == vowel for form in forms), noun

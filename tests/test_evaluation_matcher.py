@@ -151,7 +151,7 @@ def test_report_and_picture(photos: list[Photo], tmp_path: Path) -> None:
     report = matcher_report(result, MatcherRun("tiny", "r1", "shades-2", "dev", PHOTOS, False, 0.1, 0))
     markdown = report.markdown()
     assert "every second photo" in markdown
-    assert "| en | 30 | 100.0 % [100.0, 100.0] | 0.0 % [0.0, 0.0] |" in markdown
+    assert "| en | 30 | 100.0 [100.0, 100.0] | 0.0 [0.0, 0.0] |" in markdown
     assert "| uk | 0 |  |  |" in markdown
     assert "| all |  | 30 | 55 |" in markdown
     english, ukrainian = report.document["languages"]
