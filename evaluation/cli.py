@@ -220,7 +220,8 @@ def fusion_command(
     config: Annotated[Path, typer.Option("--config", help="The comparison's settings, a TOML file.")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder of the comparison.")],
     only: Annotated[
-        str | None, typer.Option("--only", metavar="FAMILY", help="Train one family alone: bridges.")
+        str | None,
+        typer.Option("--only", metavar="FAMILY", help="Train one family alone: bridges or matchers."),
     ] = None,
     system: Annotated[
         list[str] | None, typer.Option("--system", metavar="NAME", help="Repeatable. Default: all.")

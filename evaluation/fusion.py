@@ -179,6 +179,8 @@ class Comparison:
         facts = list(self.family.facts)
         if scores := self.reference():
             found = ", ".join(f"{scores[mode]:.1f} {title}" for mode, title in self.family.modes.items())
+            if len(set(scores.values())) == 1:  # it knows no modes
+                found = f"{next(iter(scores.values())):.1f}"
             facts.append(f"{self.family.reference}: {found}")
         times = _read(self._folder / _TIMES)
         return [*facts, times["conditions"]] if times else facts

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from evaluation.fusion import System
 from evaluation.fusion_captions import Captions, FeatureCaptioner
 from evaluation.fusion_config import FusionConfig, bridge_runs
+from evaluation.fusion_runs import WEIGHTS, first_photos, short_run
 from evaluation.fusion_times import interleaved_medians
 from evaluation.references import References, read_references
 from evaluation.scores import CaptionScores, cider_signature, score_captions
@@ -27,9 +28,7 @@ from training.config import read_config
 from training.files import replacing, save_tensors
 from training.language import LanguageRun
 from training.loop import CHECKPOINT, logged_losses
-from training.photo_index import read_splits
 
-_WEIGHTS = "weights.safetensors"
 _CAPTIONS = "captions.json"
 
 LoadMaterial = Callable[[BridgeRun, Sequence[str]], BridgeMaterial]
@@ -91,14 +90,11 @@ class BridgeFamily:
         Raises:
             InvalidRequestError: as `train_bridge_on`.
         """
-        run = self._runs[system]
-        # One checkpoint, at the end: a run is so short that a killed one begins anew.
-        only_last = run.log_every * (run.steps // run.log_every + 1)
-        run = run.model_copy(update={"seed": seed, "output": folder, "checkpoint_every": only_last})
+        run = short_run(self._runs[system], seed, folder)
         finished = (folder / CHECKPOINT).exists()
         trained = train_bridge_on(self._material, run, resume=finished)
         weights = {name: weight.to(torch.bfloat16) for name, weight in trained.state_dict().items()}
-        save_tensors(weights, folder / _WEIGHTS)
+        save_tensors(weights, folder / WEIGHTS)
         bridge = self._open(system, folder)
         captions = self._caption_all(bridge, folder.name)
         with replacing(folder / _CAPTIONS) as temporary:
@@ -140,14 +136,7 @@ class BridgeFamily:
 
     @cached_property
     def _photos(self) -> list[str]:
-        splits = read_splits(self._base.data.index)
-        photos = [photo for photo, split in splits.items() if split == self._config.split]
-        if len(photos) < self._config.photos:
-            raise InvalidRequestError(
-                f"{self._base.data.index} has {len(photos)} photos of split '{self._config.split}', "
-                f"{self._config.photos} are asked for"
-            )
-        return photos[: self._config.photos]
+        return first_photos(self._base.data.index, self._config.split, self._config.photos)
 
     @cached_property
     def _references(self) -> dict[str, References]:
@@ -186,7 +175,7 @@ class BridgeFamily:
 
     def _open(self, system: str, folder: Path) -> Any:
         bridge = new_bridge(self._runs[system], self._material.language_model.config)
-        load_weights(bridge, load_file(folder / _WEIGHTS), "bridge")
+        load_weights(bridge, load_file(folder / WEIGHTS), "bridge")
         return bridge.to(self._captioner.dtype).eval().requires_grad_(False)
 
     def _caption_all(self, bridge: Any, name: str) -> dict[str, Captions]:

@@ -8,13 +8,17 @@ from rich.console import Console
 from evaluation.fusion import Comparison, Family
 from evaluation.fusion_bridges import BridgeFamily
 from evaluation.fusion_config import FusionConfig
+from evaluation.fusion_matchers import MatcherFamily
 from evaluation.fusion_plot import draw_comparison
 from evaluation.fusion_report import FIGURE, fusion_report
 from evaluation.report import JSON, MARKDOWN, Report
 from retrieval.errors import InvalidRequestError
 
 # Families of systems by their name in a comparison's settings, each made from those.
-FAMILIES: Mapping[str, Callable[[FusionConfig], Family]] = {"bridges": BridgeFamily}
+FAMILIES: Mapping[str, Callable[[FusionConfig], Family]] = {
+    "bridges": BridgeFamily,
+    "matchers": MatcherFamily,
+}
 
 
 def compare(
@@ -36,7 +40,7 @@ def compare(
     made = [make(config) for name, make in FAMILIES.items() if getattr(config, name)]
     known = [family.name for family in made]
     if not known:
-        raise InvalidRequestError("nothing to compare: name systems in a table [bridges]")
+        raise InvalidRequestError("nothing to compare: name systems in a table [bridges] or [matchers]")
     if only is not None and only not in known:
         raise InvalidRequestError(f"there is no family '{only}' (there are {', '.join(known)})")
     chosen = [family for family in made if only in (None, family.name)]
@@ -47,8 +51,9 @@ def compare(
     output.mkdir(parents=True, exist_ok=True)
     comparisons = [Comparison(family, output, config.seeds, console.print) for family in made]
     for comparison in comparisons:
-        if comparison.family in chosen:
-            comparison.run(names or systems)
+        wanted = [system.name for system in comparison.family.systems if not names or system.name in names]
+        if comparison.family in chosen and wanted:  # what a family is made of takes minutes to load
+            comparison.run(wanted)
     report = fusion_report(comparisons, config.seeds)
     draw_comparison(comparisons, output / FIGURE)
     for suffix in (MARKDOWN, JSON):

@@ -62,6 +62,16 @@ class MatcherConfig:
             raise ValueError(f"{self.num_heads} heads do not divide {self.d_model}")
         if self.encoder == "early" and self.tower_layers:
             raise ValueError("early fusion has no towers: tower_layers must be 0")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must be at least 0 and below 1, not {self.dropout}")
+        # Whoever updates the bottlenecks is first heard by those that look at them afterwards: in the next
+        # layer, or with sequential updates the second modality in the same one.
+        needed = 1 if self.update == "sequential" else 2
+        if self.encoder == "bottleneck" and self.fusion_layers - self.fusion_layer < needed:
+            raise ValueError(
+                f"photo and text would not meet: with {self.update} updates fusion_layer must be at least"
+                f" {needed} below fusion_layers"
+            )
 
 
 @dataclass(frozen=True)
@@ -163,7 +173,7 @@ class Matcher(nn.Module):
         cosines = torch.einsum(
             "bnd,ctd->bctn", F.normalize(images, dim=-1), F.normalize(texts.states, dim=-1)
         )
-        by_word = (self._nearest(cosines) * texts.weights).sum(dim=-1)
+        by_word = (self._nearest(cosines) * texts.weights).float().sum(dim=-1)
         return self._logit((by_mean + by_word) / 2)
 
     def _fuse(self, images: Tensor, texts: EncodedTexts) -> tuple[Tensor, Tensor]:
@@ -192,7 +202,7 @@ class Matcher(nn.Module):
         if not self.config.by_word:
             return by_mean
         cosines = F.normalize(texts.states, dim=-1) @ F.normalize(images, dim=-1).transpose(1, 2)
-        by_word = (self._nearest(cosines) * texts.weights).sum(dim=-1)
+        by_word = (self._nearest(cosines) * texts.weights).float().sum(dim=-1)
         return (by_mean + by_word) / 2
 
     def _nearest(self, cosines: Tensor) -> Tensor:
@@ -228,12 +238,13 @@ def matcher_settings(matcher: Matcher) -> dict[str, Any]:
     return {name: value for name, value in vars(matcher.config).items() if name != "d_text"}
 
 
+# Means in float32: cosines in bfloat16 have three digits, and of twenty captions two would often be alike.
 def _mean_image(images: Tensor) -> Tensor:
-    return F.normalize(images.mean(dim=1), dim=-1)
+    return F.normalize(images.float().mean(dim=1), dim=-1)
 
 
 def _mean_text(texts: EncodedTexts) -> Tensor:
-    return F.normalize((texts.states * texts.weights[..., None]).sum(dim=1), dim=-1)
+    return F.normalize((texts.states * texts.weights[..., None]).float().sum(dim=1), dim=-1)
 
 
 def _tower(config: MatcherConfig) -> nn.ModuleList:

@@ -39,4 +39,5 @@ def build_config(
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
-        raise ValueError(f"{part}: {place + ': ' if place else ''}{first['msg']}") from error
+        message = first["msg"].removeprefix("Value error, ")  # what pydantic puts before a config's own
+        raise ValueError(f"{part}: {place + ': ' if place else ''}{message}") from error

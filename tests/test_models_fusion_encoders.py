@@ -1,10 +1,12 @@
 """Fusion encoders: which information may cross, and by which way."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from models.fusion.attention import attention, merge_heads, split_heads
@@ -203,3 +205,16 @@ def test_scaled_token_types_begin_with_almost_nothing() -> None:
     sum(y.sum() for y in scaled(inputs)).backward()
     assert scaled.scale.grad is not None
     assert scaled.scale.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_bimodal_encoder_is_saved_with_each_weight_once(tied: bool, tmp_path: Path) -> None:
+    encoder = strong(BimodalEncoder(WIDTH, HEADS, single_stream(2), tied=tied))
+    assert sum(weight.numel() for weight in encoder.state_dict().values()) == BimodalEncoder.num_parameters(
+        WIDTH, 2, tied=tied
+    )
+    save_file(encoder.state_dict(), tmp_path / "encoder.safetensors")
+    other = BimodalEncoder(WIDTH, HEADS, single_stream(2), tied=tied).eval()
+    other.load_state_dict(load_file(tmp_path / "encoder.safetensors"))
+    for one, two in zip(encoder(*sequences(5, 3))[:2], other(*sequences(5, 3))[:2], strict=True):
+        assert torch.equal(one, two)

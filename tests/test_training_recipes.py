@@ -196,6 +196,7 @@ def test_recipes_make_a_bundle(world: Path) -> None:
 
 def test_a_photo_never_retrieves_its_own_captions(world: Path) -> None:
     from training.bridge import retrieved_photos
+    from training.embedder import load_space
     from training.features import FeatureCache
     from training.photo_index import read_splits
     from training.text_vectors import read_text_vectors
@@ -204,7 +205,8 @@ def test_a_photo_never_retrieves_its_own_captions(world: Path) -> None:
     splits = read_splits(config.data.index)
     rows, vectors = read_text_vectors(config.data.captions, config.data.text_vectors)
     features = FeatureCache(config.data.features)
-    found = retrieved_photos(rows, vectors, splits, config.embedder, features, depth=6)
+    space = load_space(read_config(config.embedder, EmbedderRun))
+    found = retrieved_photos(rows, vectors, splits, space, features, depth=6)
     assert found.keys() == {photo for photo, split in splits.items() if split == "train"}
     for photo, others in found.items():
         assert len(set(others)) == 6

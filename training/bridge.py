@@ -18,6 +18,7 @@ from models.bridges import LanguageModelShape, build_bridge
 from models.language.xglm import XGLM
 from models.manifest import BridgeKind
 from models.prompts.builder import PromptBuilder, load_templates
+from retrieval.embedder import SharedSpace
 from retrieval.errors import InvalidRequestError
 from training.bridge_examples import BorrowedExamples, BridgeExamples, RetrievedExamples
 from training.config import read_config
@@ -117,7 +118,7 @@ def retrieved_photos(
     rows: Sequence[CaptionRow],
     vectors: Tensor,
     splits: Mapping[str, str],
-    embedder: Path,
+    space: SharedSpace,
     features: FeatureCache,
     depth: int = 24,
     others: Sequence[str] = (),
@@ -125,10 +126,8 @@ def retrieved_photos(
     """For every training photo the other training photos whose captions the embedder finds, best first.
 
     Args:
-        embedder: its recipe.
         others: photos that are not for training, and get the same.
     """
-    space = load_space(read_config(embedder, EmbedderRun))
     photos = sorted({row.image_id for row in rows if splits.get(row.image_id) == "train"})
     number = {photo: i for i, photo in enumerate(photos)}
     kept = [i for i, row in enumerate(rows) if row.image_id in number]
@@ -197,7 +196,8 @@ def prepare_bridge(config: BridgeRun, others: Sequence[str] = ()) -> BridgeMater
     splits = read_splits(config.data.index)
     rows, vectors = read_text_vectors(config.data.captions, config.data.text_vectors)
     features = FeatureCache(config.data.features)
-    retrieved = retrieved_photos(rows, vectors, splits, config.embedder, features, others=others)
+    space = load_space(read_config(config.embedder, EmbedderRun))
+    retrieved = retrieved_photos(rows, vectors, splits, space, features, others=others)
     rows = [row for row in rows if splits.get(row.image_id) == "train"]
     language = read_config(config.language, LanguageRun)
     prompts = PromptBuilder(load_tokenizer(language), load_templates())

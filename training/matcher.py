@@ -69,7 +69,7 @@ class MatcherRun(RunConfig):
     language: Path  # recipe of the language model whose states are the texts
     embedder: Path  # recipe of the space that finds the hard negatives and that the towers begin at
     shape: MatcherShape = MatcherShape()
-    photos: PositiveInt = 128  # of a batch
+    photos: int = Field(default=128, ge=2)  # of a batch
     hard: int = Field(default=1, ge=0)  # captions of other scenes, for each photo
     depth: PositiveInt = 24  # how far down they are drawn from what the embedder finds
     candidates: int = Field(default=6, ge=2)  # captions that the fusion encoder holds against each photo
@@ -105,10 +105,11 @@ class MatchStream:
         self._captions, self._others, self._retrieved = captions, others, retrieved
         self._config = config
         weights = config.data.language_weights
-        self._languages = [language for language in weights if language in captions.ids]
+        # With a single photo there would be no wrong captions but the hard ones, or none at all.
+        self._languages = [language for language in weights if len(captions.photos.get(language, ())) > 1]
         self._weights = [weights[language] for language in self._languages]
         if not self._languages:
-            raise InvalidRequestError("no caption is in a language of language_weights")
+            raise InvalidRequestError("language_weights has no language in which two photos have captions")
         self._step = 0
 
     def place(self) -> dict[str, int]:
@@ -124,8 +125,13 @@ class MatchStream:
         photos, others = self._captions.photos[language], self._others.ids.get(language, {})
         chosen = rng.sample(photos, min(self._config.photos, len(photos)))
         captions = [rng.choice(self._captions.ids[language][photo]) for photo in chosen]
+        right = set(chosen)  # what describes another photo of the batch would be wrong and right at once
         for photo in chosen:
-            near = [key for key in self._retrieved[photo][: self._config.depth] if key in others]
+            near = [
+                key
+                for key in self._retrieved[photo][: self._config.depth]
+                if key in others and key not in right
+            ]
             captions += [
                 rng.choice(others[key]) for key in rng.sample(near, min(self._config.hard, len(near)))
             ]
@@ -267,7 +273,8 @@ def prepare_matcher(config: MatcherRun) -> MatcherMaterial:
     splits = read_splits(config.data.index)
     rows, vectors = read_text_vectors(config.data.captions, config.data.text_vectors)
     features = FeatureCache(config.data.features)
-    retrieved = retrieved_photos(rows, vectors, splits, config.embedder, features)
+    space = load_space(read_config(config.embedder, EmbedderRun))
+    retrieved = retrieved_photos(rows, vectors, splits, space, features)
     kept = [i for i, row in enumerate(rows) if splits.get(row.image_id) == "train"]
     rows, vectors = [rows[i] for i in kept], vectors[torch.tensor(kept)]
     language = read_config(config.language, LanguageRun)
@@ -275,7 +282,6 @@ def prepare_matcher(config: MatcherRun) -> MatcherMaterial:
     prompts = PromptBuilder(tokenizer, load_templates())
     model = load_language_model(language, 0.0)
 
-    space = load_space(read_config(config.embedder, EmbedderRun))
     some = random.Random(config.seed).sample(range(len(rows)), min(config.started_on, len(rows)))
     chosen = [rows[i] for i in some]
     photos = sorted({row.image_id for row in chosen})
@@ -312,6 +318,16 @@ def train_matcher_on(material: MatcherMaterial, config: MatcherRun, *, resume: b
     """
     torch.manual_seed(config.seed)
     matcher = new_matcher(config, material.language_model.config.d_model)
+    _, count, width = material.features.tokens(material.features.image_ids()[:1]).shape
+    for setting, own, found in (
+        ("d_memory", matcher.config.d_memory, width),
+        ("places", matcher.config.places, count),
+    ):
+        if own != found:
+            raise InvalidRequestError(
+                f"{material.features.directory} has {count} visual tokens of width {width} a photo:"
+                f" set {setting} = {found}"
+            )
     material.start.apply(matcher)
     stream = MatchStream(material.captions, material.others, material.retrieved, config)
     recipe = MatcherRecipe(matcher, material.language_model.eval(), material.features, stream, config)

@@ -69,7 +69,13 @@ class BimodalLayer(nn.Module):
         self.scale = (d_model // num_heads) ** -0.5
         self.gates = gates
         self.vision = _Stream(d_model)
-        self.text = self.vision if tied else _Stream(d_model)
+        # Not the same module under two names: safetensors refuses to save weights twice.
+        self.own_text = None if tied else _Stream(d_model)
+
+    @property
+    def text(self) -> "_Stream":
+        """The text's weights, which are those of `vision` if they are tied."""
+        return self.vision if self.own_text is None else self.own_text
 
     def forward(
         self, vision: Tensor, text: Tensor, mask: Tensor | None = None, *, need_weights: bool = False
