@@ -1,5 +1,6 @@
 """`paellera evaluate …`: opens a bundle and a data set, runs an evaluation, prints and writes its report."""
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
@@ -163,6 +164,55 @@ def retrieval_command(
         )
     run = RetrievalRun(captioner.bundle_name, captioner.revision, embedder.id, split)
     _publish(retrieval_report(results, run), output)
+
+
+@evaluate_app.command("matcher")
+def matcher_command(
+    images: Images,
+    index: Index,
+    captions: Captions,
+    split: Split = "dev",
+    language: Languages = None,
+    kinds: Kinds = _HUMAN,
+    bundle: BundlePath = None,
+    every_photo: Annotated[
+        bool,
+        typer.Option("--all", help="Take also every second photo, those that the matcher was fitted on."),
+    ] = False,
+    limit: Limit = None,
+    output: Outputs = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON document on standard output.")
+    ] = False,
+    batch_size: BatchSize = 16,
+) -> None:
+    """Ask the matcher which captions fit: re-ranked retrieval, foils, and how far its confidence is true."""
+    for path in output or ():
+        check_report_path(path)
+    photos = read_photos(index, images, split)
+
+    from evaluation.matcher_cli import measure, unseen_photos
+
+    photos = list(photos if every_photo else unseen_photos(photos, split))[:limit]
+    all_references = read_references(captions, [photo.image_id for photo in photos], _kinds(kinds))
+    opened = _open_bundle(bundle)
+    captioner = opened.load_captioner()
+    references = select_languages(all_references, language, captioner.languages)
+    report = measure(
+        opened,
+        captioner,
+        photos,
+        references,
+        split=split,
+        every_photo=every_photo,
+        batch_size=batch_size,
+        outputs=output or (),
+        progress=_progress,
+    )
+    if as_json:
+        typer.echo(json.dumps(report.document, ensure_ascii=False, indent=2))
+    else:
+        _publish(report, None)
 
 
 @evaluate_app.command("fusion")

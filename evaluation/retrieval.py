@@ -73,6 +73,18 @@ def recall_at_k(
     Raises:
         ValueError: the shapes do not fit, or an image has no text.
     """
+    return recall_of_ranks(own_ranks(image_vectors, text_vectors, owner), cutoffs)
+
+
+def recall_of_ranks(ranks: npt.NDArray[np.int64], cutoffs: Sequence[int] = CUTOFFS) -> dict[int, float]:
+    """Recall from how many foreign texts come before the best own one of each image."""
+    return {k: float((ranks < k).mean()) for k in cutoffs}
+
+
+def own_ranks(
+    image_vectors: FloatVectors, text_vectors: FloatVectors, owner: npt.NDArray[np.int64]
+) -> npt.NDArray[np.int64]:
+    """How many foreign texts (N,) come before the best own one of each image; arguments as `recall_at_k`."""
     images = len(image_vectors)
     if owner.shape != (len(text_vectors),):
         raise ValueError(f"owner must be ({len(text_vectors)},), not {owner.shape}")
@@ -84,7 +96,27 @@ def recall_at_k(
         own = owner[None, :] == np.arange(start, start + len(scores))[:, None]
         best = np.where(own, scores, -np.inf).max(axis=1)
         ranks[start : start + len(scores)] = ((scores >= best[:, None]) & ~own).sum(axis=1)
-    return {k: float((ranks < k).mean()) for k in cutoffs}
+    return ranks
+
+
+def embed_photos(
+    captioner: EmbedsImages,
+    photos: Sequence[Photo],
+    *,
+    batch_size: int,
+    advance: Callable[[int], None] = lambda photos: None,
+) -> FloatVectors:
+    """Vectors (N, E) of N photos, opened a batch at a time.
+
+    Raises:
+        InvalidImageError: a photo is missing or cannot be decoded.
+    """
+    blocks = []
+    for start in range(0, len(photos), batch_size):
+        batch = photos[start : start + batch_size]
+        blocks.append(captioner.embed_images([open_photo(photo) for photo in batch]))
+        advance(len(batch))
+    return np.concatenate(blocks)
 
 
 def evaluate_retrieval(
@@ -103,12 +135,7 @@ def evaluate_retrieval(
     Raises:
         InvalidImageError: a photo is missing or cannot be decoded.
     """
-    blocks = []
-    for start in range(0, len(photos), batch_size):
-        batch = photos[start : start + batch_size]
-        blocks.append(captioner.embed_images([open_photo(photo) for photo in batch]))
-        advance(len(batch))
-    vectors = np.concatenate(blocks)  # (N, E)
+    vectors = embed_photos(captioner, photos, batch_size=batch_size, advance=advance)  # (N, E)
     results = []
     for language, captions in references.items():
         rows = [row for row, photo in enumerate(photos) if photo.image_id in captions.texts]

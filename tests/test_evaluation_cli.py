@@ -47,16 +47,28 @@ class TinyCaptioner:
     def embed_images(self, images: Sequence[Image.Image]) -> npt.NDArray[np.float32]:
         return np.eye(2, dtype=np.float32)[[number(image) for image in images]]
 
+    def match(self, images: Sequence[Image.Image], texts: Sequence[Sequence[str]]) -> list[list[float]]:
+        return [
+            [2.0 if any(text == own[number(image)] for own in TEXTS.values()) else -2.0 for text in asked]
+            for image, asked in zip(images, texts, strict=True)
+        ]
+
 
 class TinyBundle:
+    manifest = SimpleNamespace(generation=SimpleNamespace(match_weight=0.02))
+
     def load_captioner(self, datastore: Path | None = None) -> TinyCaptioner:
         return TinyCaptioner(datastore)
 
     def load_embedder(self) -> SimpleNamespace:
         every = [text for texts in TEXTS.values() for text in texts]
+
+        def place(text: str) -> int:  # of a foil: anywhere
+            return every.index(text) % 2 if text in every else 0
+
         return SimpleNamespace(
             id="tiny-2",
-            embed_texts=lambda texts: np.eye(2, dtype=np.float32)[[every.index(text) % 2 for text in texts]],
+            embed_texts=lambda texts: np.eye(2, dtype=np.float32)[[place(text) for text in texts]],
         )
 
 
@@ -115,6 +127,35 @@ def test_retrieval(data: Path) -> None:
     assert "tiny-2" in result.stdout
     (language,) = json.loads((data / "report.json").read_text())["languages"]
     assert (language["language"], language["recall"]) == ("en", {"1": 1.0, "5": 1.0, "10": 1.0})
+
+
+def test_matcher(data: Path) -> None:
+    result = run("matcher", data, "--all", "-o", data / "report.md", "-o", data / "report.json", "--json")
+    assert result.exit_code == 0, result.output
+    document = json.loads(result.stdout)  # nothing but the document
+    assert document == json.loads((data / "report.json").read_text())
+    assert (document["photos"], document["match_weight"]) == (2, 0.02)
+    assert document["all"]["calibration"]["auc"] == 1.0
+    assert "![Reliability diagram](report.png)" in (data / "report.md").read_text()
+    assert (data / "report.png").is_file()
+
+
+def test_matcher_leaves_out_what_it_was_fitted_on(data: Path) -> None:
+    result = run("matcher", data)
+    assert result.exit_code == 0, result.output
+    assert "split dev: 1 photos (every second photo" in result.stdout
+    assert "Foils told from true captions" in result.stdout
+    lines = (data / "images.jsonl").read_text().splitlines()
+    (data / "images.jsonl").write_text(lines[0])
+    assert "--all" in refused(run("matcher", data))
+
+
+def test_matcher_needs_one(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def match(self: TinyCaptioner, images: object, texts: object) -> None:
+        raise InvalidRequestError("the bundle tiny has no matcher")
+
+    monkeypatch.setattr(TinyCaptioner, "match", match)
+    assert "has no matcher" in refused(run("matcher", data))
 
 
 def test_mistakes_are_one_clear_error(data: Path) -> None:

@@ -1,0 +1,55 @@
+"""How sure is a mean over photos? Confidence intervals by resampling the photos.
+
+Percentile bootstrap (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13). A photo is
+drawn with all that was measured on it, in whatever languages: those results hang together, and taking them
+for independent would make the intervals too narrow.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+RESAMPLES = 2000
+COVERAGE = 0.95
+_AT_ONCE = 200  # resamples drawn together, which bounds the memory of their counts
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A share or a mean, and between what it lies with the confidence `COVERAGE`."""
+
+    value: float
+    low: float
+    high: float
+
+
+def bootstrap_ratio(
+    totals: npt.NDArray[np.float64],
+    counts: npt.NDArray[np.int64],
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Interval:
+    """Sum of the totals by sum of the counts: the mean over all cases, with photos resampled.
+
+    For a paired comparison, give the sums of the cases' differences.
+
+    Args:
+        totals: (P,) sum over each photo's cases.
+        counts: (P,) how many cases each photo has, at least 1.
+
+    Raises:
+        ValueError: there is no photo, the shapes differ, or a photo has no case.
+    """
+    photos = len(totals)
+    if photos == 0 or totals.shape != counts.shape or counts.min() < 1:
+        raise ValueError("totals and counts must be of the same photos, each with at least one case")
+    rng = np.random.default_rng(seed)
+    means = []
+    for start in range(0, resamples, _AT_ONCE):
+        rows = min(_AT_ONCE, resamples - start)
+        drawn = rng.multinomial(photos, np.full(photos, 1 / photos), size=rows)  # (rows, P)
+        means.append((drawn @ totals) / (drawn @ counts))
+    low, high = np.quantile(np.concatenate(means), [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2])
+    return Interval(float(totals.sum() / counts.sum()), float(low), float(high))
