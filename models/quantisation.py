@@ -26,8 +26,9 @@ def quantise(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def dequantise(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Undo `quantise`, in fp32; tensors that are not int8 pass through."""
+    scales = {name + _SCALE for name, weight in weights.items() if weight.dtype == torch.int8}
     return {
         name: weight.float() * weights[name + _SCALE] if weight.dtype == torch.int8 else weight
         for name, weight in weights.items()
-        if not name.endswith(_SCALE)
+        if name not in scales
     }

@@ -200,11 +200,11 @@ def test_scaled_token_types_begin_with_almost_nothing() -> None:
         assert torch.allclose(y - x, vector.expand_as(x), atol=1e-6)
     for x, y in zip(inputs, scaled(inputs), strict=True):
         assert 0 < float((y - x).detach().abs().max()) < 1e-5
-    assert scaled.scale is not None
-    assert torch.equal(scaled.scale, torch.full((WIDTH,), 1e-5))
+    assert scaled.layer_scale is not None
+    assert torch.equal(scaled.layer_scale, torch.full((WIDTH,), 1e-5))
     sum(y.sum() for y in scaled(inputs)).backward()
-    assert scaled.scale.grad is not None
-    assert scaled.scale.grad.abs().sum() > 0
+    assert scaled.layer_scale.grad is not None
+    assert scaled.layer_scale.grad.abs().sum() > 0
 
 
 @pytest.mark.parametrize("tied", [True, False])

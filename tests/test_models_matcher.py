@@ -187,8 +187,8 @@ def test_scaled_types_begin_as_almost_nothing_and_can_be_learnt() -> None:
     assert 0 < float((with_types - without).detach().abs().max()) < 1e-3
     with_types.sum().backward()  # type: ignore[no-untyped-call]
     assert scaled.types is not None
-    assert scaled.types.scale is not None
-    assert _moved(scaled.types.scale)
+    assert scaled.types.layer_scale is not None
+    assert _moved(scaled.types.layer_scale)
 
 
 def test_a_part_of_the_photo_keeps_its_places() -> None:

@@ -1,8 +1,10 @@
 """Recipes are tried out with the repository alone."""
 
+import math
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from app.cli import main
@@ -11,7 +13,8 @@ from models.captioner import CaptionSettings
 from retrieval.errors import BundleError, InvalidRequestError
 from training.bridge import BridgeRun
 from training.config import read_config
-from training.dry_run import STEPS, dry_run_bridge
+from training.dry_run import STEPS, dry_run_bridge, dry_run_matcher
+from training.matcher import MatcherRun
 from training.tiny_data import make_tiny_data
 
 CONFIGS = Path(__file__).parents[1] / "training" / "configs"
@@ -35,6 +38,31 @@ def test_every_bridge_recipe_trains_and_captions(path: Path, elsewhere: Path) ->
     assert done.bundle is None
     assert str(done.parameters // 1000) in " ".join(done.lines()).replace(",", "")
     assert not list(elsewhere.iterdir())
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("matcher*.toml")), ids=lambda path: path.stem)
+def test_every_matcher_recipe_trains_and_gives_confidence(path: Path, elsewhere: Path) -> None:
+    recipe = read_config(path, MatcherRun)
+    done = dry_run_matcher(recipe)
+    assert len(done.losses) == STEPS
+    assert all(0 < loss < 20 for loss in done.losses)
+    assert done.caption.text
+    assert 0 < done.caption.confidence < 1
+    assert str(recipe.shape.settings["encoder"]) in done.lines()[0]
+    assert not list(elsewhere.iterdir())
+
+
+def test_a_tried_matcher_is_what_gives_confidence(elsewhere: Path) -> None:
+    done = dry_run_matcher(read_config(CONFIGS / "matcher-bottleneck.toml", MatcherRun), Path("tried"))
+    assert done.bundle == Path("tried")
+    tried = Bundle.open(elsewhere / "tried")
+    assert tried.manifest.matcher is not None
+    assert tried.manifest.matcher.settings["encoder"] == "bottleneck"
+    captioner = tried.load_captioner(dtype=torch.float32)
+    photo = Image.new("RGB", (40, 40), (30, 90, 200))
+    caption = captioner.caption([photo], CaptionSettings(("en",))).images[0].captions[0]
+    ((logit,),) = captioner.match([photo], [[caption.text]])
+    assert caption.confidence == pytest.approx(1 / (1 + math.exp(-logit)), abs=1e-4)
 
 
 @pytest.mark.parametrize("bf16", [False, True])

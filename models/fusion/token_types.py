@@ -23,7 +23,7 @@ class TokenTypes(nn.Module):
     def __init__(self, modalities: int, d_model: int, *, scaled: bool) -> None:
         super().__init__()
         self.types = nn.Parameter(torch.empty(modalities, d_model).normal_(std=0.02))
-        self.scale = nn.Parameter(torch.full((d_model,), _INITIAL_SCALE)) if scaled else None
+        self.layer_scale = nn.Parameter(torch.full((d_model,), _INITIAL_SCALE)) if scaled else None
 
     def forward(self, sequences: Sequence[Tensor]) -> list[Tensor]:
         """One sequence (B, N_m, D) of each modality → the same."""
@@ -33,5 +33,5 @@ class TokenTypes(nn.Module):
 
     def add(self, x: Tensor, modality: int) -> Tensor:
         """One modality's sequence (B, N, D) → the same."""
-        added = self.types[modality] if self.scale is None else self.scale * self.types[modality]
+        added = self.types[modality] if self.layer_scale is None else self.layer_scale * self.types[modality]
         return x + added.to(x.dtype)
