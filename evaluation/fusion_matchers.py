@@ -177,4 +177,4 @@ class MatcherFamily:
 
 
 def _percent(found: Mapping[str, Tensor]) -> dict[str, float]:
-    return {language: 100 * float(own.float().mean()) for language, own in found.items()}
+    return {language: 100 * float(own.double().mean()) for language, own in found.items()}

@@ -144,6 +144,14 @@ def test_the_report_says_all(tmp_path: Path) -> None:
     assert [run["seed"] for run in family["systems"][0]["runs"]] == [0, 1]
 
 
+def test_a_reference_that_knows_no_modes_is_one_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Sums, "score_reference", lambda self: {"with": 3.0, "without": 3.0})
+    comparison, _ = compare(Sums(SIZES), tmp_path)
+    assert "nothing at all: 3.0" in comparison.facts()
+
+
 def test_the_picture_can_be_looked_at(tmp_path: Path) -> None:
     comparison, _ = compare(Sums({f"system-{n}": 10**n for n in range(1, 10)}), tmp_path, names=["system-1"])
     draw_comparison([comparison], tmp_path / "fusion.png")

@@ -13,6 +13,7 @@ from datastore_build.build import build_datastore
 from models.bundle import Bundle
 from models.captioner import CaptionSettings
 from models.manifest import GenerationDefaults
+from retrieval.errors import InvalidRequestError
 from training import features, near, text_vectors
 from training.bridge import BridgeRun, train_bridge
 from training.config import read_config
@@ -132,6 +133,28 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         en = 0.5
         de = 0.5
     """)
+    (root / "matcher.toml").write_text(f"""
+        output = "{root}/matcher"
+        language = "{root}/language.toml"
+        embedder = "{root}/words.toml"
+        steps = 60
+        warmup_steps = 5
+        learning_rate = 2e-3
+        photos = 6
+        candidates = 3
+        started_on = 50
+        [data]
+        {shared}
+        features = "{root}/features"
+        text_vectors = "{root}/text.safetensors"
+        [data.language_weights]
+        en = 0.5
+        de = 0.5
+        [shape]
+        d_model = 16
+        num_heads = 2
+        encoder = "single_stream"
+    """)
     return root
 
 
@@ -212,3 +235,22 @@ def test_a_photo_never_retrieves_its_own_captions(world: Path) -> None:
         assert len(set(others)) == 6
         assert photo not in others
         assert all(splits[other] == "train" for other in others)
+
+
+def test_a_matcher_learns_from_what_the_others_left(world: Path) -> None:
+    from evaluation.fusion_ranking import load_rankings
+    from training.matcher import MatcherRun, train_matcher
+
+    config = read_config(world / "matcher.toml", MatcherRun)
+    train_matcher(config, resume=False)
+    assert losses(world / "matcher")[-1] < losses(world / "matcher")[0]
+    photos = [f"photo-{number}" for number in range(1, 12)]
+    (ranking,) = load_rankings(config, photos, ["en"], 5).values()
+    assert ranking.found.shape == (11, 5)
+    assert len(ranking.captions) == 33
+    owner = torch.arange(11).repeat_interleave(3)
+    assert torch.equal(ranking.own, owner[ranking.found] == torch.arange(11)[:, None])
+    assert (ranking.cosines.diff(dim=1) <= 0).all()
+    assert float(ranking.own.any(dim=1).float().mean()) > 0.5  # the embedder has learnt something
+    with pytest.raises(InvalidRequestError, match="by people in de"):
+        load_rankings(config, photos, ["en", "de"], 5)

@@ -256,12 +256,16 @@ def _ridge(inputs: Tensor, targets: Tensor, penalty: float) -> Tensor:
 
 @torch.no_grad()
 def mean_states(model: XGLM, captions: Sequence[Sequence[int]]) -> Tensor:
-    """Mean state (C, D) of each caption."""
-    means = []
-    for start in range(0, len(captions), _AT_ONCE):
-        states, mask = caption_states(model, captions[start : start + _AT_ONCE])
-        means.append((states * mask[..., None]).sum(dim=1) / mask.sum(dim=1, keepdim=True))
-    return torch.cat(means).float()
+    """Mean state (C, D) of each caption, float32."""
+    # Those of one length together, or padding would be half of the work.
+    order = sorted(range(len(captions)), key=lambda number: len(captions[number]))
+    means = torch.empty(len(captions), model.config.d_model)
+    for start in range(0, len(order), _AT_ONCE):
+        chosen = order[start : start + _AT_ONCE]
+        states, mask = caption_states(model, [captions[number] for number in chosen])
+        total = (states * mask[..., None]).sum(dim=1)
+        means[torch.tensor(chosen)] = (total / mask.sum(dim=1, keepdim=True)).float()
+    return means
 
 
 def prepare_matcher(config: MatcherRun) -> MatcherMaterial:
