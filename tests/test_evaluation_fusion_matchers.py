@@ -20,9 +20,10 @@ from models.language.caption_states import caption_states
 from models.matcher import build_matcher
 from retrieval.errors import InvalidRequestError
 from training.config import read_config
-from training.matcher import MatcherMaterial, MatcherRun, TowerStart
+from training.matcher import MatcherMaterial, MatcherRun
 from training.prompt_examples import TokenisedCorpus
 from training.tiny_data import make_tiny_data
+from training.tower_start import TowerStart
 
 CONFIGS = Path(__file__).parents[1] / "training" / "configs"
 LANGUAGES = ["en", "de"]

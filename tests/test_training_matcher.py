@@ -23,13 +23,11 @@ from training.matcher import (
     MatcherRecipe,
     MatcherRun,
     MatchStream,
-    TowerStart,
-    mean_states,
     new_matcher,
-    tower_start,
     train_matcher_on,
 )
 from training.prompt_examples import TokenisedCorpus
+from training.tower_start import TowerStart, mean_states, tower_start
 
 PHOTOS = [f"photo-{number}" for number in range(12)]
 PLACES, MEMORY, WORDS = 4, 24, 40

@@ -18,9 +18,10 @@ from models.captioner import Caption, CaptionSettings
 from training.bridge import BridgeMaterial, BridgeRun, train_bridge_on
 from training.export import bridge_part, matcher_part, replace_part, require_empty
 from training.loop import RunConfig, load_trained, logged_losses
-from training.matcher import MatcherMaterial, MatcherRun, mean_states, tower_start, train_matcher_on
+from training.matcher import MatcherMaterial, MatcherRun, train_matcher_on
 from training.prompt_examples import TokenisedCorpus
 from training.tiny_data import TinyData, make_tiny_data
+from training.tower_start import mean_states, tower_start
 
 STEPS = 3
 _BATCH_TOKENS = 512

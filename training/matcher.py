@@ -35,9 +35,7 @@ from training.loop import RunConfig, train
 from training.photo_index import read_splits
 from training.prompt_examples import TokenisedCorpus
 from training.text_vectors import read_text_vectors
-
-_RIDGE_IMAGE, _RIDGE_TEXT = 3.0, 0.01  # of the mean variance: photos are few, captions many
-_AT_ONCE = 256  # captions read together
+from training.tower_start import TowerStart, mean_states, tower_start
 
 
 class MatcherData(BaseModel):
@@ -195,77 +193,7 @@ class MatcherMaterial:
     captions: TokenisedCorpus  # of the training photos
     others: TokenisedCorpus  # captions of other scenes, where the hard negatives come from
     retrieved: Mapping[str, Sequence[str]]  # photo → keys of `others`, best first
-    start: "TowerStart"
-
-
-@dataclass(frozen=True)
-class TowerStart:
-    """Least squares from both inputs into the embedder's space, its main directions first."""
-
-    vision_mean: Tensor  # (d_memory,)
-    vision_scale: Tensor  # ()
-    vision_weight: Tensor  # (E, d_memory)
-    text_mean: Tensor  # (d_text,)
-    text_scale: Tensor  # ()
-    text_weight: Tensor  # (E, d_text)
-
-    @torch.no_grad()
-    def apply(self, matcher: Matcher) -> None:
-        """Let a fresh matcher begin here."""
-        matcher.vision_mean.copy_(self.vision_mean)
-        matcher.vision_scale.copy_(self.vision_scale)
-        matcher.text_mean.copy_(self.text_mean)
-        matcher.text_scale.copy_(self.text_scale)
-        width = min(matcher.config.d_model, len(self.vision_weight))
-        matcher.vision_proj.weight[:width] = self.vision_weight[:width]
-        matcher.text_proj.weight[:width] = self.text_weight[:width]
-
-
-@torch.no_grad()
-def tower_start(
-    pooled: Tensor, tokens: Tensor, photo_vectors: Tensor, states: Tensor, text_vectors: Tensor
-) -> TowerStart:
-    """Where towers begin.
-
-    Args:
-        pooled: (P, d_memory) mean visual token of each training photo.
-        tokens: (p, N, d_memory) visual tokens of some of them, for their scale.
-        photo_vectors: (P, E) mean of the embedder's vectors of each photo's captions.
-        states: (C, d_text) mean language model state of some captions.
-        text_vectors: (C, E) the embedder's vectors of these captions.
-    """
-    centre = text_vectors.mean(dim=0)
-    texts = F.normalize(text_vectors - centre, dim=1)
-    photos = F.normalize(photo_vectors - centre, dim=1)
-    directions = torch.linalg.eigh(texts.t() @ texts).eigenvectors.flip(1)  # (E, E), largest first
-    vision_mean, vision_scale = pooled.mean(dim=0), tokens.float().std()
-    text_mean, text_scale = states.mean(dim=0), states.std()
-    vision_weight = _ridge((pooled - vision_mean) / vision_scale, photos @ directions, _RIDGE_IMAGE)
-    text_weight = _ridge((states - text_mean) / text_scale, texts @ directions, _RIDGE_TEXT)
-    return TowerStart(vision_mean, vision_scale, vision_weight, text_mean, text_scale, text_weight)
-
-
-def _ridge(inputs: Tensor, targets: Tensor, penalty: float) -> Tensor:
-    """Weight (E, D) of the penalised least squares, scaled so that outputs have about unit variance."""
-    gram = inputs.t() @ inputs
-    gram = gram + penalty * gram.diagonal().mean() * torch.eye(len(gram))
-    weight = torch.linalg.solve(gram, inputs.t() @ targets)
-    scaled: Tensor = weight / (inputs @ weight).std()
-    return scaled.t().contiguous()
-
-
-@torch.no_grad()
-def mean_states(model: XGLM, captions: Sequence[Sequence[int]]) -> Tensor:
-    """Mean state (C, D) of each caption, float32."""
-    # Those of one length together, or padding would be half of the work.
-    order = sorted(range(len(captions)), key=lambda number: len(captions[number]))
-    means = torch.empty(len(captions), model.config.d_model)
-    for start in range(0, len(order), _AT_ONCE):
-        chosen = order[start : start + _AT_ONCE]
-        states, mask = caption_states(model, [captions[number] for number in chosen])
-        total = (states * mask[..., None]).sum(dim=1)
-        means[torch.tensor(chosen)] = (total / mask.sum(dim=1, keepdim=True)).float()
-    return means
+    start: TowerStart
 
 
 def prepare_matcher(config: MatcherRun) -> MatcherMaterial:
