@@ -20,10 +20,9 @@ from evaluation.fusion_runs import WEIGHTS, first_photos, short_run
 from evaluation.fusion_times import interleaved_medians
 from models.matcher import Matcher
 from models.weights import load_weights
+from retrieval.embedder import EmbedderConfig
 from retrieval.precision import fast_cpu_dtype
-from training.config import read_config
 from training.files import save_tensors
-from training.language import LanguageRun
 from training.loop import CHECKPOINT, logged_losses
 from training.matcher import MatcherMaterial, MatcherRun, new_matcher, prepare_matcher, train_matcher_on
 
@@ -158,7 +157,7 @@ class MatcherFamily:
         return next(iter(self._runs.values()))
 
     def _describe(self, name: str, run: MatcherRun) -> System:
-        matcher = new_matcher(run, read_config(run.language, LanguageRun).shape.d_model)
+        matcher = new_matcher(run, EmbedderConfig.d_text)
         reported = {"output", "seed", "log_every", "checkpoint_every"}
         scored = self._config.model_dump(
             mode="json", include={"split", "languages", "ranked_photos", "ranked_captions"}
@@ -171,7 +170,7 @@ class MatcherFamily:
         )
 
     def _open(self, system: str, folder: Path) -> Matcher:
-        matcher = new_matcher(self._runs[system], self._material.language_model.config.d_model)
+        matcher = new_matcher(self._runs[system], self._material.d_text)
         load_weights(matcher, load_file(folder / WEIGHTS), "matcher")
         return matcher.to(self._scorer.dtype).eval().requires_grad_(False)
 

@@ -1,14 +1,12 @@
 """A matcher on many pairs: the captions' states are read once for all matchers, towers run once for each."""
 
 from collections.abc import Mapping, Sequence
-from copy import deepcopy
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from evaluation.fusion_ranking import Ranking
-from models.language.caption_states import caption_states
 from models.matcher import EncodedTexts, Matcher
 from training.matcher import MatcherMaterial
 
@@ -36,11 +34,10 @@ class PairScorer:
         self._features = material.features
         self._photos = photos
         self._rankings = rankings
-        model = deepcopy(material.language_model).eval().to(dtype)  # training goes on in float32
         self._texts: dict[str, tuple[Tensor, Tensor]] = {}  # language → states and mask of its captions
         for language, ranking in rankings.items():
             parts = [
-                caption_states(model, ranking.captions[start : start + _TEXTS_AT_ONCE])
+                material.read(ranking.captions[start : start + _TEXTS_AT_ONCE])
                 for start in range(0, len(ranking.captions), _TEXTS_AT_ONCE)
             ]
             width = max(mask.shape[1] for _, mask in parts)
@@ -72,7 +69,8 @@ class PairScorer:
         ranking = self._rankings[language]
         states, mask = (part[ranking.found[row]] for part in self._texts[language])
         width = _width(mask)
-        return self._memory([self._photos[int(ranking.photos[row])]]), states[:, :width], mask[:, :width]
+        states = states[:, :width].to(self.dtype)
+        return self._memory([self._photos[int(ranking.photos[row])]]), states, mask[:, :width]
 
     @torch.inference_mode()
     def score_one(self, matcher: Matcher, photo: tuple[Tensor, Tensor, Tensor]) -> Tensor:
@@ -86,7 +84,7 @@ class PairScorer:
 
     def _score(self, matcher: Matcher, images: Tensor, language: str, ranking: Ranking) -> Tensor:
         states, mask = self._texts[language]
-        texts = matcher.encode_texts(states, mask)
+        texts = matcher.encode_texts(states.to(self.dtype), mask)
         pairs = ranking.found.flatten()
         photos = ranking.photos.repeat_interleave(ranking.found.shape[1])
         logits = torch.empty(len(pairs))

@@ -10,13 +10,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from models.language.tokenizer import Tokenizer
 from retrieval.errors import InvalidRequestError
 from training.config import read_config
 from training.embedder import EmbedderRun, caption_texts, load_space
 from training.features import FeatureCache
-from training.language import VOCABULARY, LanguageRun
-from training.matcher import MatcherRun
+from training.matcher import MatcherRun, load_reader
 from training.text_vectors import read_text_vectors
 
 # Of a logit beside a cosine. Cosines of what is found differ by tenths, logits by several units.
@@ -69,7 +67,7 @@ def load_rankings(
         )
     features = FeatureCache(run.data.features)
     space = load_space(read_config(run.embedder, EmbedderRun))
-    tokenizer = Tokenizer(read_config(run.language, LanguageRun).output / VOCABULARY)
+    reader = load_reader(run)
     rankings = {}
     with torch.inference_mode():
         images, _ = space.query_vectors(features.pooled(photos), features.class_logits(photos))
@@ -77,7 +75,7 @@ def load_rankings(
             chosen = [rows[i] for i in own]
             texts = space.entry_vectors(caption_texts(space, chosen, vectors[torch.tensor(own)].float()))
             owner = torch.tensor([number[row.image_id] for row in chosen])
-            captions = tokenizer.encode([row.text for row in chosen])
+            captions = reader.tokenise([row.text for row in chosen])
             rankings[language] = make_ranking(captions, owner, images @ texts.t(), k)
     return rankings
 

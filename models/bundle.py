@@ -24,6 +24,7 @@ from models.vision.efficientnet_lite import load_efficientnet_lite2
 from models.weights import load_weights
 from retrieval.datastore import Datastore
 from retrieval.e5 import E5Encoder
+from retrieval.e5_states import CaptionReader
 from retrieval.embedder import Embedder, EmbedderConfig, SharedSpace
 from retrieval.errors import BundleError
 from retrieval.precision import fast_cpu_dtype
@@ -94,8 +95,6 @@ class Bundle:
             dtype = torch.bfloat16 if device.type == "cuda" else fast_cpu_dtype()
         manifest = self.manifest
         embedder = self.load_embedder()
-        prompts = self.load_prompts()
-        language_model = self.load_language_model().to(device, dtype)
         return Captioner(
             bundle_name=manifest.name,
             revision=manifest.revision,
@@ -103,10 +102,10 @@ class Bundle:
             vision=load_efficientnet_lite2(dtype).to(device),
             embedder=embedder,
             datastore=self.load_datastore(embedder, datastore),
-            prompts=prompts,
-            language_model=language_model,
+            prompts=self.load_prompts(),
+            language_model=self.load_language_model().to(device, dtype),
             bridge=self._load_bridge().to(device, dtype),
-            matcher=self._load_matcher(language_model, prompts.tokenizer),
+            matcher=self._load_matcher(embedder, device),
             defaults=manifest.generation,
         )
 
@@ -169,18 +168,19 @@ class Bundle:
         load_weights(bridge, self._weights(part.file), "bridge")
         return bridge.eval().requires_grad_(False)
 
-    def _load_matcher(self, language_model: XGLM, tokenizer: Tokenizer) -> CaptionMatcher | None:
+    def _load_matcher(self, embedder: Embedder, device: torch.device) -> CaptionMatcher | None:
         part = self.manifest.matcher
         if part is None:
             return None
         try:
-            matcher = build_matcher(part.settings, self.manifest.language.d_model)
+            matcher = build_matcher(part.settings, EmbedderConfig.d_text)
         except ValueError as error:
             raise BundleError(f"{self.path}: {error}") from error
         load_weights(matcher, self._weights(part.file), "matcher")
         # Small, so it stays in float32: cosines that are rounded to bfloat16 rank badly.
-        matcher.to(language_model.embed_tokens.weight.device).eval().requires_grad_(False)
-        return CaptionMatcher(matcher, language_model, tokenizer)
+        matcher.to(device).eval().requires_grad_(False)
+        layers = matcher.config.text_layers
+        return CaptionMatcher(matcher, lambda: CaptionReader(embedder.encoder, layers))
 
     def _weights(self, name: str) -> dict[str, Tensor]:
         try:

@@ -1,6 +1,6 @@
 """The matcher: does this caption fit this photo?
 
-Visual tokens of the frozen vision encoder and states of the frozen language model, each brought into one
+Visual tokens of the frozen vision encoder and states of the frozen text encoder, each brought into one
 space by a small tower, then joined by one of the fusion encoders. What comes out is compared word by word
 with the places of the photo. It ranks neighbours and gives captions their confidence. Knows no files and no
 languages.
@@ -34,7 +34,7 @@ _STREAMS = {
     "dual_stream_intra": dual_stream_intra,
     "dual_stream_inter": dual_stream_inter,
 }
-_MAY_BE_ZERO = {"tower_layers", "fusion_layer", "dropout"}
+_MAY_BE_ZERO = {"text_layers", "tower_layers", "fusion_layer", "dropout"}
 _FOCUS = 10.0  # of a word's softmax over the places: the initial factor of their cosines
 
 
@@ -43,7 +43,8 @@ class MatcherConfig:
     """Shape of the matcher."""
 
     d_memory: int  # width of a visual token
-    d_text: int  # width of the language model's states
+    d_text: int  # width of the text encoder's states
+    text_layers: int = 4  # of the text encoder that the captions go through
     places: int = 81  # visual tokens of a photo
     d_model: int = 256
     num_heads: int = 4
@@ -147,7 +148,7 @@ class Matcher(nn.Module):
         return self._with_type(images, 0, "after")
 
     def encode_texts(self, states: Tensor, mask: Tensor) -> EncodedTexts:
-        """C captions behind their tower, from the language model's states (C, T, d_text).
+        """C captions behind their tower, from the text encoder's states (C, T, d_text).
 
         Args:
             mask: (C, T) bool, True at real tokens.
@@ -219,7 +220,7 @@ class Matcher(nn.Module):
 
 
 def build_matcher(settings: Mapping[str, Any], d_text: int) -> Matcher:
-    """A matcher with fresh weights for a language model of that width.
+    """A matcher with fresh weights for a text encoder of that width.
 
     Args:
         settings: fields of its config other than `d_text`.

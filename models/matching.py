@@ -5,28 +5,34 @@ photo and each text goes through its tower once, however many pairs they are in.
 """
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from models.language.caption_states import caption_states
-from models.language.tokenizer import Tokenizer
-from models.language.xglm import XGLM
 from models.matcher import EncodedTexts, Matcher
 from retrieval.datastore import Neighbour
+from retrieval.e5_states import CaptionReader
 
 _TEXTS_AT_ONCE = 256
 _PAIRS_AT_ONCE = 256  # bounds the memory of what a fusion encoder computes
 
 
 class CaptionMatcher:
-    """A trained matcher with the language model whose states it reads."""
+    """A trained matcher with what reads the captions for it.
 
-    def __init__(self, matcher: Matcher, language_model: XGLM, tokenizer: Tokenizer) -> None:
+    Args:
+        load_reader: called at the first caption: whoever only encodes photos need not wait for it.
+    """
+
+    def __init__(self, matcher: Matcher, load_reader: Callable[[], CaptionReader]) -> None:
         self._matcher = matcher
-        self._language_model = language_model
-        self._tokenizer = tokenizer
+        self._load_reader = load_reader
+
+    @cached_property
+    def _reader(self) -> CaptionReader:
+        return self._load_reader()
 
     @torch.inference_mode()
     def logits(self, tokens: Tensor, texts: Sequence[Sequence[str]]) -> list[list[float]]:
@@ -70,11 +76,12 @@ class CaptionMatcher:
         ]
 
     def _encode(self, texts: Sequence[str]) -> EncodedTexts:
-        ids = self._tokenizer.encode(texts)
+        ids = self._reader.tokenise(texts)
         parts = []
         for start in range(0, len(ids), _TEXTS_AT_ONCE):
-            states, mask = caption_states(self._language_model, ids[start : start + _TEXTS_AT_ONCE])
-            parts.append(self._matcher.encode_texts(states.to(self._matcher.text_mean), mask))
+            states, mask = self._reader(ids[start : start + _TEXTS_AT_ONCE])
+            device = self._matcher.text_mean.device
+            parts.append(self._matcher.encode_texts(states.to(device), mask.to(device)))
         if len(parts) == 1:
             return parts[0]
         width = max(part.mask.shape[1] for part in parts)

@@ -121,16 +121,29 @@ class E5Encoder(nn.Module):
     @torch.no_grad()
     def forward(self, batch: PackedBatch) -> Tensor:
         """Mean of each sequence's last hidden states, float32 (sequences, H), not normalised."""
-        embedded = self.token_embedding(batch.token_ids) + self.positions[batch.positions]
-        hidden_states = self.embedding_norm(embedded).to(next(self.layers.parameters()).dtype)  # (T, H)
-        for layer in self.layers:
-            hidden_states = layer(hidden_states, batch.groups)
-        parts = hidden_states.split([count * length for count, length in batch.groups])
+        hidden_states = self._hidden_states(batch, len(self.layers))
+        parts = torch.split(hidden_states, [count * length for count, length in batch.groups])
         means = [
             part.view(count, length, -1).mean(dim=1, dtype=torch.float32)
             for part, (count, length) in zip(parts, batch.groups, strict=True)
         ]
         return torch.cat(means)
+
+    @torch.no_grad()
+    def token_states(self, token_ids: Sequence[Sequence[int]], layers: int) -> Tensor:
+        """States after the first `layers` layers, float32 (T, H), of sequences one behind the other.
+
+        Each has a start and an end token around its ids. Sequences of one length should be neighbours: they
+        are computed together.
+        """
+        return self._hidden_states(self._pack([list(ids) for ids in token_ids]), layers).float()
+
+    def _hidden_states(self, batch: PackedBatch, layers: int) -> Tensor:
+        embedded = self.token_embedding(batch.token_ids) + self.positions[batch.positions]
+        hidden_states: Tensor = self.embedding_norm(embedded).to(next(self.layers.parameters()).dtype)
+        for layer in self.layers[:layers]:
+            hidden_states = layer(hidden_states, batch.groups)  # (T, H)
+        return hidden_states
 
     @torch.no_grad()
     def encode(

@@ -274,7 +274,8 @@ class Embedder:
         self._space = space.eval()
 
     @cached_property
-    def _encoder(self) -> E5Encoder:
+    def encoder(self) -> E5Encoder:
+        """The text encoder."""
         return self._load_encoder()
 
     @torch.inference_mode()
@@ -288,8 +289,8 @@ class Embedder:
         """
         if not texts:
             return np.empty((0, self.dimension), dtype=np.float32)
-        sentences = self._encoder.encode(texts, prefix=TEXT_PREFIX, progress=progress)
-        tokens = self._space.look_up(self._encoder.tokenizer.encode(texts))
+        sentences = self.encoder.encode(texts, prefix=TEXT_PREFIX, progress=progress)
+        tokens = self._space.look_up(self.encoder.tokenizer.encode(texts))
         embedded: NDArray[np.float32] = self._space.entry_vectors(Texts(sentences, tokens)).numpy()
         return embedded
 

@@ -16,8 +16,8 @@ from evaluation.fusion_matchers import MatcherFamily
 from evaluation.fusion_pairs import PairScorer
 from evaluation.fusion_ranking import Ranking, make_ranking
 from models.bundle import Bundle, default_bundle
-from models.language.caption_states import caption_states
 from models.matcher import build_matcher
+from retrieval.e5_states import CaptionReader
 from retrieval.errors import InvalidRequestError
 from training.config import read_config
 from training.matcher import MatcherMaterial, MatcherRun
@@ -64,20 +64,21 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, MatcherMateri
         """,
         encoding="utf-8",
     )
-    prompts, model = bundle.load_prompts(), bundle.load_language_model()
+    reader = CaptionReader(bundle.load_embedder().encoder, 2)
     start = TowerStart(
         torch.zeros(1280),
         torch.ones(()),
         0.01 * torch.randn(8, 1280, generator=torch.Generator().manual_seed(0)),
-        torch.zeros(model.config.d_model),
+        torch.zeros(reader.width),
         torch.ones(()),
-        0.01 * torch.randn(8, model.config.d_model, generator=torch.Generator().manual_seed(1)),
+        0.01 * torch.randn(8, reader.width, generator=torch.Generator().manual_seed(1)),
     )
     material = MatcherMaterial(
-        model,
+        reader,
+        reader.width,
         data.features,
-        TokenisedCorpus(data.captions, prompts),
-        TokenisedCorpus(data.neighbours, prompts),
+        TokenisedCorpus(data.captions, reader.tokenise),
+        TokenisedCorpus(data.neighbours, reader.tokenise),
         data.retrieved,
         start,
     )
@@ -191,7 +192,7 @@ def test_many_pairs_score_as_each_alone(
     rankings = rank(material, photos, LANGUAGES, 4)
     torch.manual_seed(0)
     settings = {"d_memory": 1280, "d_model": 16, **shape}
-    matcher = build_matcher(settings, material.language_model.config.d_model)
+    matcher = build_matcher(settings, material.d_text)
     for parameter in matcher.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
     matcher.eval().requires_grad_(False)
@@ -204,7 +205,7 @@ def test_many_pairs_score_as_each_alone(
             assert torch.allclose(one, logits[language][row], atol=1e-3)
             memory = matcher.encode_images(material.features.tokens([photo]).float())
             for column, caption in enumerate(ranking.found[row].tolist()):
-                states, mask = caption_states(material.language_model.eval(), [ranking.captions[caption]])
+                states, mask = material.read([ranking.captions[caption]])
                 alone = matcher(memory, matcher.encode_texts(states, mask))
                 assert torch.allclose(alone[0], logits[language][row, column], atol=1e-3)
 

@@ -1,8 +1,10 @@
 """The shipped bundle, end to end, on photos that come with scikit-image and scikit-learn."""
 
 import json
+import math
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import skimage
@@ -114,6 +116,58 @@ def test_neighbours_that_fit_badly_are_shown_but_not_read(
     assert bundle.manifest.generation.min_score_new < neighbour.score < bundle.manifest.generation.min_score
     assert with_mine.text == without.text
     assert with_mine.confidence == pytest.approx(without.confidence, abs=1e-5)
+
+
+def test_confidence_is_the_matchers(captioner: Captioner, photos: dict[str, Image.Image]) -> None:
+    names = ["chelsea.png", "rocket.jpg"]
+    captions = ["A cat looks at the camera.", "A rocket on its launch pad.", "A man rides a bicycle."]
+    cat, rocket = captioner.match([photos[name] for name in names], [captions, captions])
+    assert max(cat) == cat[0]
+    assert max(rocket) == rocket[1]
+    result = captioner.caption(
+        [photos[name] for name in names], CaptionSettings(("en", "zh"), num_captions=2)
+    )
+    for name, image in zip(names, result.images, strict=True):
+        for caption in image.captions:
+            texts = [caption.text, *(other.text for other in caption.alternatives)]
+            given = [caption.confidence, *(other.confidence for other in caption.alternatives)]
+            ((*logits,),) = captioner.match([photos[name]], [texts])
+            assert given == pytest.approx([1 / (1 + math.exp(-logit)) for logit in logits], abs=1e-4)
+
+
+def test_captions_are_reranked_on_request(captioner: Captioner, photos: dict[str, Image.Image]) -> None:
+    def write(**wanted: Any) -> list[tuple[str, float]]:
+        settings = CaptionSettings(("en",), beams=5, **wanted)
+        caption = captioner.caption([photos["coffee.png"]], settings).images[0].captions[0]
+        return [
+            (caption.text, caption.confidence),
+            *((other.text, other.confidence) for other in caption.alternatives),
+        ]
+
+    likeliest = write(num_captions=5)
+    reranked = write(num_captions=5, rerank=True)
+    assert sorted(likeliest) == sorted(reranked)
+    assert [confidence for _, confidence in reranked] == sorted((c for _, c in reranked), reverse=True)
+    assert write(rerank=True) == reranked[:1]
+
+
+def test_neighbours_are_the_best_of_more_candidates(
+    captioner: Captioner, photos: dict[str, Image.Image]
+) -> None:
+    defaults = Bundle.open(default_bundle()).manifest.generation
+    assert defaults.candidates > defaults.neighbours
+    photo = photos["china.jpg"]
+    (image,) = captioner.caption([photo], CaptionSettings(("en", "hi"))).images
+    (query,) = captioner.embed_images([photo])[:, None]
+    for caption in image.captions:
+        ((found,),) = captioner.datastore.neighbours(query, [[caption.language]], defaults.candidates)
+        (logits,) = captioner.match([photo], [[neighbour.text for neighbour in found]])
+        keys = {
+            neighbour.id: neighbour.score + defaults.match_weight * logit
+            for neighbour, logit in zip(found, logits, strict=True)
+        }
+        best = sorted(keys, key=keys.__getitem__, reverse=True)[: defaults.neighbours]
+        assert [neighbour.id for neighbour in caption.neighbours] == best
 
 
 def test_no_neighbours_when_none_are_wanted(captioner: Captioner, photos: dict[str, Image.Image]) -> None:

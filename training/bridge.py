@@ -159,7 +159,7 @@ def _borrowed_examples(
     if config.data.text is None or config.data.near is None:
         return None
     near = read_near(config.data.near)
-    corpus = TokenisedCorpus(CaptionCorpus(read_captions(config.data.text)), prompts)
+    corpus = TokenisedCorpus(CaptionCorpus(read_captions(config.data.text)), prompts.tokenizer.encode)
     texts = PromptExamples(
         corpus,
         prompts,
@@ -205,8 +205,8 @@ def prepare_bridge(config: BridgeRun, others: Sequence[str] = ()) -> BridgeMater
         load_language_model(language, config.dropout),
         prompts,
         features,
-        TokenisedCorpus(human_first(rows), prompts),
-        TokenisedCorpus(CaptionCorpus(rows), prompts),
+        TokenisedCorpus(human_first(rows), prompts.tokenizer.encode),
+        TokenisedCorpus(CaptionCorpus(rows), prompts.tokenizer.encode),
         retrieved,
         _borrowed_examples(config, prompts, {row.image_id for row in rows}),
     )

@@ -21,8 +21,7 @@ from training.config import read_config
 from training.corpus import CaptionRow
 from training.embedder import EmbedderRun, caption_texts, load_space
 from training.features import FeatureCache
-from training.language import LanguageRun, load_language_model, load_tokenizer
-from training.matcher import MatcherRun
+from training.matcher import MatcherRun, load_reader
 from training.photo_index import read_photos
 from training.text_vectors import read_text_vectors
 
@@ -64,8 +63,7 @@ def calibrate(config: MatcherRun, matcher: Matcher, split: str = "dev") -> Calib
     """
     photos = [photo.image_id for photo in read_photos(config.data.index) if photo.split == split][::2]
     rows, vectors = read_text_vectors(config.data.captions, config.data.text_vectors)
-    language = read_config(config.language, LanguageRun)
-    scorer = CaptionMatcher(matcher, load_language_model(language, 0.0).eval(), load_tokenizer(language))
+    scorer = CaptionMatcher(matcher, lambda: load_reader(config))
     features = FeatureCache(config.data.features)
     space = load_space(read_config(config.embedder, EmbedderRun))
     rng = random.Random(config.seed)

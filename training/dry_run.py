@@ -15,10 +15,12 @@ import torch
 
 from models.bundle import Bundle, default_bundle
 from models.captioner import Caption, CaptionSettings
+from retrieval.e5_states import CaptionReader
+from retrieval.embedder import EmbedderConfig
 from training.bridge import BridgeMaterial, BridgeRun, train_bridge_on
 from training.export import bridge_part, matcher_part, replace_part, require_empty
 from training.loop import RunConfig, load_trained, logged_losses
-from training.matcher import MatcherMaterial, MatcherRun, train_matcher_on
+from training.matcher import MatcherMaterial, MatcherRun, new_matcher, train_matcher_on
 from training.prompt_examples import TokenisedCorpus
 from training.tiny_data import TinyData, make_tiny_data
 from training.tower_start import mean_states, tower_start
@@ -99,7 +101,8 @@ def dry_run_matcher(config: MatcherRun, output: Path | None = None) -> DryRun:
         bundle = Bundle.open(default_bundle())
         data = make_tiny_data(bundle, folder / "photos")
         run = shortened(config, folder, photos=len(data.images))
-        matcher = train_matcher_on(matcher_material(bundle, data), run, resume=False)
+        text_layers = new_matcher(config, EmbedderConfig.d_text).config.text_layers
+        matcher = train_matcher_on(matcher_material(bundle, data, text_layers), run, resume=False)
         provenance = (
             f"The matcher took {STEPS} steps on drawings, to try out its recipe: it has learnt nothing."
         )
@@ -115,10 +118,10 @@ def dry_run_matcher(config: MatcherRun, output: Path | None = None) -> DryRun:
         )
 
 
-def matcher_material(bundle: Bundle, data: TinyData) -> MatcherMaterial:
-    """Tiny data as matchers are trained on it, on the states of the bundle's language model."""
-    prompts = bundle.load_prompts()
-    model = bundle.load_language_model()
+def matcher_material(bundle: Bundle, data: TinyData, text_layers: int) -> MatcherMaterial:
+    """Tiny data as matchers are trained on it, with the bundle's text encoder."""
+    embedder = bundle.load_embedder()
+    reader = CaptionReader(embedder.encoder, text_layers)
     owners = {photo: i for i, photo in enumerate(data.images)}
     captions = [
         (owners[photo], text)
@@ -127,21 +130,22 @@ def matcher_material(bundle: Bundle, data: TinyData) -> MatcherMaterial:
         for text in texts
     ]
     texts = [text for _, text in captions]
-    vectors = torch.from_numpy(bundle.load_embedder().embed_texts(texts))
+    vectors = torch.from_numpy(embedder.embed_texts(texts))
     owner = torch.tensor([photo for photo, _ in captions])
     names = list(data.images)
     start = tower_start(
         data.features.pooled(names),
         data.features.tokens(names),
         torch.zeros(len(names), vectors.shape[1]).index_add_(0, owner, vectors),
-        mean_states(model, prompts.tokenizer.encode(texts)),
+        mean_states(reader, reader.tokenise(texts)),
         vectors,
     )
     return MatcherMaterial(
-        model,
+        reader,
+        reader.width,
         data.features,
-        TokenisedCorpus(data.captions, prompts),
-        TokenisedCorpus(data.neighbours, prompts),
+        TokenisedCorpus(data.captions, reader.tokenise),
+        TokenisedCorpus(data.neighbours, reader.tokenise),
         data.retrieved,
         start,
     )
@@ -154,8 +158,8 @@ def bridge_material(bundle: Bundle, data: TinyData, dropout: float = 0.0) -> Bri
         bundle.load_language_model(dropout),
         prompts,
         data.features,
-        TokenisedCorpus(data.captions, prompts),
-        TokenisedCorpus(data.neighbours, prompts),
+        TokenisedCorpus(data.captions, prompts.tokenizer.encode),
+        TokenisedCorpus(data.neighbours, prompts.tokenizer.encode),
         data.retrieved,
     )
 

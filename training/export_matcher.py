@@ -15,19 +15,18 @@ from models.bundle import Bundle
 from models.manifest import BundleManifest
 from models.matcher import Matcher
 from models.weights import load_weights
+from retrieval.embedder import EmbedderConfig
 from retrieval.errors import PaelleraError
 from training.calibration import Calibration, calibrate
 from training.config import read_config
 from training.export import matcher_part, replace_part, require_empty
-from training.language import LanguageRun
 from training.loop import load_trained
 from training.matcher import MatcherRun, new_matcher
 
 
 def load_matcher(config: MatcherRun) -> Matcher:
     """The trained matcher of a run."""
-    language = read_config(config.language, LanguageRun)
-    matcher = new_matcher(config, language.shape.d_model)
+    matcher = new_matcher(config, EmbedderConfig.d_text)
     load_weights(matcher, load_trained(config), "matcher")
     return matcher.eval().requires_grad_(False)
 

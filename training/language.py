@@ -121,7 +121,7 @@ def train_language(config: LanguageRun, *, resume: bool) -> None:
     prompts_builder = PromptBuilder(Tokenizer(vocabulary), templates)
     near: Mapping[str, Sequence[str]] = read_near(config.data.near) if config.data.near else {}
     examples = PromptExamples(
-        TokenisedCorpus(corpus, prompts_builder),
+        TokenisedCorpus(corpus, prompts_builder.tokenizer.encode),
         prompts_builder,
         near,
         language_weights(corpus, config.data.exponent, config.data.floor),

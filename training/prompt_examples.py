@@ -6,7 +6,7 @@ meaning, at times unrelated ones, in another language, or none; and then the cap
 """
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from models.prompts.builder import PromptBuilder
 from training.corpus import CaptionCorpus
@@ -15,14 +15,16 @@ from training.substitution import WordSubstitution
 
 MAX_CAPTION_TOKENS = 40
 
+Tokenise = Callable[[Sequence[str]], list[list[int]]]
+
 
 class TokenisedCorpus:
     """A corpus as token ids; captions longer than `MAX_CAPTION_TOKENS` are left out."""
 
-    def __init__(self, corpus: CaptionCorpus, prompts: PromptBuilder) -> None:
+    def __init__(self, corpus: CaptionCorpus, tokenise: Tokenise) -> None:
         self.ids: dict[str, dict[str, list[list[int]]]] = {}
         for language, photos in corpus.texts.items():
-            flat = prompts.tokenizer.encode([text for captions in photos.values() for text in captions])
+            flat = tokenise([text for captions in photos.values() for text in captions])
             start = 0
             self.ids[language] = {}
             for photo, captions in photos.items():

@@ -5,19 +5,20 @@ penalty on the image side is heavy: the embedder knows the training photos by he
 leaves nothing to learn.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.language.caption_states import caption_states
-from models.language.xglm import XGLM
 from models.matcher import Matcher
 
+# Token ids of C captions → states (C, T, D), and where they are real (C, T) bool.
+ReadCaptions = Callable[[Sequence[Sequence[int]]], tuple[Tensor, Tensor]]
+
 _RIDGE_IMAGE, _RIDGE_TEXT = 3.0, 0.01  # of the mean variance: photos are few, captions many
-_AT_ONCE = 256  # captions read together
+_AT_ONCE = 1024  # captions read together
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def tower_start(
         pooled: (P, d_memory) mean visual token of each training photo.
         tokens: (p, N, d_memory) visual tokens of some of them, for their scale.
         photo_vectors: (P, E) mean of the embedder's vectors of each photo's captions.
-        states: (C, d_text) mean language model state of some captions.
+        states: (C, d_text) mean text encoder state of some captions.
         text_vectors: (C, E) the embedder's vectors of these captions.
     """
     centre = text_vectors.mean(dim=0)
@@ -77,14 +78,10 @@ def _ridge(inputs: Tensor, targets: Tensor, penalty: float) -> Tensor:
 
 
 @torch.no_grad()
-def mean_states(model: XGLM, captions: Sequence[Sequence[int]]) -> Tensor:
-    """Mean state (C, D) of each caption, float32."""
-    # Those of one length together, or padding would be half of the work.
-    order = sorted(range(len(captions)), key=lambda number: len(captions[number]))
-    means = torch.empty(len(captions), model.config.d_model)
-    for start in range(0, len(order), _AT_ONCE):
-        chosen = order[start : start + _AT_ONCE]
-        states, mask = caption_states(model, [captions[number] for number in chosen])
-        total = (states * mask[..., None]).sum(dim=1)
-        means[torch.tensor(chosen)] = (total / mask.sum(dim=1, keepdim=True)).float()
-    return means
+def mean_states(read: ReadCaptions, captions: Sequence[Sequence[int]]) -> Tensor:
+    """Mean state (C, D) of each caption."""
+    means = []
+    for start in range(0, len(captions), _AT_ONCE):
+        states, mask = read(captions[start : start + _AT_ONCE])
+        means.append((states * mask[..., None]).sum(dim=1) / mask.sum(dim=1, keepdim=True))
+    return torch.cat(means)
