@@ -79,7 +79,7 @@ class MatcherFamily:
         dtype = str(fast_cpu_dtype()).removeprefix("torch.")
         return (
             f"time: {config.ranked_captions} captions in {config.languages[0]} held against one photo,"
-            " features and the language model's states given; adding the cosine takes no time that shows, so"
+            " features and the text encoder's states given; adding the cosine takes no time that shows, so"
             " both ways have the same; median over"
             f" {min(config.timed_photos, config.ranked_photos)} photos, {config.timed_rounds} times each, all"
             f" systems in turn; {torch.get_num_threads()} threads, {dtype}"

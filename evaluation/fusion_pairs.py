@@ -20,7 +20,7 @@ class PairScorer:
 
     Args:
         photos: all those of the comparison.
-        dtype: of language model and matchers.
+        dtype: of the matchers.
     """
 
     def __init__(
