@@ -247,7 +247,9 @@ class Captioner:
         found = self.datastore.neighbours(queries.vectors, [languages] * images, fetched, min_score=lowest)
         if self._matcher is None or not ranked_anew:
             return found
-        return self._matcher.rank_neighbours(features.tokens, found, k, self._defaults.match_weight)
+        # Of a photo unlike its training photos the matcher knows no more than the bridge does.
+        weights = self._defaults.match_weight * (1 - queries.novelty)
+        return self._matcher.rank_neighbours(features.tokens, found, k, weights.tolist())
 
     @torch.inference_mode()
     def _generate(

@@ -103,7 +103,7 @@ class GenerationDefaults(_Record):
     candidates: NonNegativeInt = (
         0  # neighbours that the matcher ranks anew before the best go into the prompt
     )
-    match_weight: float = 0.0  # they rank by cosine + match_weight * logit of the matcher
+    match_weight: float = 0.0  # at familiar photos they rank by cosine + match_weight * the matcher's logit
 
 
 class BundleManifest(_Record):

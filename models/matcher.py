@@ -86,13 +86,6 @@ class EncodedTexts:
     def __getitem__(self, rows: Tensor) -> "EncodedTexts":
         return EncodedTexts(self.states[rows], self.weights[rows], self.mask[rows])
 
-    def padded(self, width: int) -> "EncodedTexts":
-        """The same, T padded to `width`."""
-        more = width - self.mask.shape[1]
-        return EncodedTexts(
-            F.pad(self.states, (0, 0, 0, more)), F.pad(self.weights, (0, more)), F.pad(self.mask, (0, more))
-        )
-
 
 class Matcher(nn.Module):
     """Towers, fusion encoder and comparison."""

@@ -10,12 +10,14 @@ from functools import cached_property
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from models.matcher import EncodedTexts, Matcher
 from retrieval.datastore import Neighbour
 from retrieval.e5_states import CaptionReader
 
 _TEXTS_AT_ONCE = 256
+_REMEMBERED = 2048  # texts, about 16 kB each: neighbours come again and again
 _PAIRS_AT_ONCE = 256  # bounds the memory of what a fusion encoder computes
 
 
@@ -29,6 +31,8 @@ class CaptionMatcher:
     def __init__(self, matcher: Matcher, load_reader: Callable[[], CaptionReader]) -> None:
         self._matcher = matcher
         self._load_reader = load_reader
+        # Text → states (T, D) and weights (T,), the longest unused first.
+        self._lately: dict[str, tuple[Tensor, Tensor]] = {}
 
     @cached_property
     def _reader(self) -> CaptionReader:
@@ -59,11 +63,15 @@ class CaptionMatcher:
         return [[next(values) for _ in own] for own in texts]
 
     def rank_neighbours(
-        self, tokens: Tensor, found: Sequence[Sequence[Sequence[Neighbour]]], k: int, weight: float
+        self,
+        tokens: Tensor,
+        found: Sequence[Sequence[Sequence[Neighbour]]],
+        k: int,
+        weights: Sequence[float],
     ) -> list[list[list[Neighbour]]]:
         """The best k of what was found for each photo in each language: [photo][language].
 
-        They rank by their cosine and `weight` times their logit; ties stay as retrieved.
+        They rank by their cosine and the photo's weight times their logit; ties stay as retrieved.
         """
         texts = [[neighbour.text for own in per_language for neighbour in own] for per_language in found]
         logits = itertools.chain.from_iterable(self.logits(tokens, texts))
@@ -72,24 +80,32 @@ class CaptionMatcher:
                 [neighbour for _, neighbour in sorted(_keyed(own, logits, weight), key=_by_key)[:k]]
                 for own in per_language
             ]
-            for per_language in found
+            for per_language, weight in zip(found, weights, strict=True)
         ]
 
     def _encode(self, texts: Sequence[str]) -> EncodedTexts:
-        ids = self._reader.tokenise(texts)
-        parts = []
-        for start in range(0, len(ids), _TEXTS_AT_ONCE):
-            states, mask = self._reader(ids[start : start + _TEXTS_AT_ONCE])
+        """Texts behind their tower; of those met lately nothing is computed again."""
+        found = {text: self._lately.pop(text) for text in texts if text in self._lately}
+        new = [text for text in texts if text not in found]
+        ids = self._reader.tokenise(new)
+        for start in range(0, len(new), _TEXTS_AT_ONCE):
+            chunk = slice(start, start + _TEXTS_AT_ONCE)
+            states, mask = self._reader(ids[chunk])
             device = self._matcher.text_mean.device
-            parts.append(self._matcher.encode_texts(states.to(device), mask.to(device)))
-        if len(parts) == 1:
-            return parts[0]
-        width = max(part.mask.shape[1] for part in parts)
-        padded = [part.padded(width) for part in parts]
+            encoded = self._matcher.encode_texts(states.to(device), mask.to(device))
+            for row, text in enumerate(new[chunk]):
+                length = int(mask[row].sum())
+                # Copies: a view would keep the whole batch in memory.
+                found[text] = (encoded.states[row, :length].clone(), encoded.weights[row, :length].clone())
+        self._lately |= {text: found[text] for text in texts}
+        while len(self._lately) > _REMEMBERED:
+            del self._lately[next(iter(self._lately))]
+        weights = pad_sequence([found[text][1] for text in texts], batch_first=True)
+        lengths = torch.tensor([len(found[text][1]) for text in texts], device=weights.device)
         return EncodedTexts(
-            torch.cat([part.states for part in padded]),
-            torch.cat([part.weights for part in padded]),
-            torch.cat([part.mask for part in padded]),
+            pad_sequence([found[text][0] for text in texts], batch_first=True),
+            weights,
+            torch.arange(weights.shape[1], device=weights.device) < lengths[:, None],
         )
 
 

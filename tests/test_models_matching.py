@@ -53,16 +53,46 @@ def test_more_than_fits_at_once(
         assert row == pytest.approx(expected, abs=1e-4)
 
 
+def test_texts_met_before_are_not_read_again(
+    matching: CaptionMatcher, tokens: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = matching.logits(tokens, [TEXTS] * 3)
+    read = list[int]()
+    reader = matching._reader
+
+    class Counting:
+        tokenise = reader.tokenise
+
+        def __call__(self, ids: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+            read.append(len(ids))
+            return reader(ids)
+
+    monkeypatch.setattr(matching, "_reader", Counting())
+    again = matching.logits(tokens, [TEXTS[::-1], TEXTS, ["A new one."]])
+    assert read == [1]
+    for row, expected in zip(again, [first[0][::-1], first[1]], strict=False):
+        assert row == pytest.approx(expected, abs=1e-5)
+    monkeypatch.setattr("models.matching._REMEMBERED", 2)
+    matching.logits(tokens, [TEXTS] * 3)  # more than are remembered
+    assert list(matching._lately) == TEXTS[-2:]
+    read.clear()
+    whole = matching.logits(tokens, [TEXTS] * 3)
+    assert read == [2]
+    for row, expected in zip(whole, first, strict=True):
+        assert row == pytest.approx(expected, abs=1e-5)
+
+
 def test_neighbours_rank_by_both(matching: CaptionMatcher, tokens: torch.Tensor) -> None:
     found = [
         [[Neighbour(text, text, "en", 0.5 - 0.01 * place) for place, text in enumerate(TEXTS)], []]
         for _ in tokens
     ]
-    unchanged = matching.rank_neighbours(tokens, found, 3, 0.0)
+    unchanged = matching.rank_neighbours(tokens, found, 3, [0.0] * 3)
     assert unchanged == [[per_language[0][:3], []] for per_language in found]
     logits = matching.logits(tokens, [TEXTS] * 3)
-    ranked = matching.rank_neighbours(tokens, found, 2, 1000.0)
-    for row, (best, nothing) in zip(logits, ranked, strict=True):
+    ranked = matching.rank_neighbours(tokens, found, 2, [1000.0, 1000.0, 0.0])
+    assert ranked[2] == [found[2][0][:2], []]  # each photo has a weight of its own
+    for row, (best, nothing) in zip(logits[:2], ranked[:2], strict=True):
         order = sorted(range(4), key=lambda i: -row[i])[:2]
         assert [neighbour.text for neighbour in best] == [TEXTS[i] for i in order]
         assert nothing == []

@@ -26,6 +26,7 @@ from training.photo_index import read_photos
 from training.text_vectors import read_text_vectors
 
 _RANKED = 20  # captions of a photo that are ranked anew
+_HARDEST = 5  # of those that are wrong, the hard ones are drawn from so many
 _WEIGHTS = [0.0, *(0.001 * 1.25**step for step in range(24))]  # of the logit beside a cosine; up to 0.17
 
 
@@ -104,7 +105,7 @@ def _rank(
     pairs = []
     for photo, near in enumerate(nearest.tolist()):
         right = rng.choice(own[photo].nonzero()[:, 0].tolist())
-        foreign = [i for i in near if not own[photo, i]]
+        foreign = [i for i in near if not own[photo, i]][:_HARDEST]
         anywhere = (~own[photo]).nonzero()[:, 0].tolist()
         # Half of the wrong captions are hard, half are any.
         pairs.append([right, rng.choice(foreign if foreign and rng.random() < 0.5 else anywhere)])
