@@ -113,11 +113,13 @@ class AttentionItem(BaseModel):
 class CaptionItem(BaseModel):
     language: str
     text: str
-    confidence: float = Field(description="how well the caption is believed to fit the photo, 0 to 1")
+    confidence: float = Field(
+        description="probability that the caption fits the photo; 0.5 where it cannot be told"
+    )
     alternatives: list[AlternativeItem] = Field(
         description="further captions, when more than one is asked for"
     )
-    neighbours: list[NeighbourItem] = Field(description="the captions that were retrieved, nearest first")
+    neighbours: list[NeighbourItem] = Field(description="the captions that were retrieved, best first")
     attention: AttentionItem | None = Field(
         None, exclude_if=lambda value: value is None, description="with `explain` only"
     )

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,6 +50,8 @@ def measure(
         InvalidRequestError: the bundle has no matcher, or a file cannot be written.
         InvalidImageError: a photo is missing or cannot be decoded.
     """
+    if outputs and find_spec("matplotlib") is None:
+        raise InvalidRequestError("beside a report stands a picture: pip install 'paellera[train]'")
     embedder = bundle.load_embedder()
     weight = bundle.manifest.generation.match_weight
     result = evaluate_matcher(

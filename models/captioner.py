@@ -166,6 +166,8 @@ class Captioner:
     def match(self, images: Sequence[Image.Image], texts: Sequence[Sequence[str]]) -> list[list[float]]:
         """How well each photo fits each of its own texts: logits, whose sigmoid is the confidence.
 
+        The less a photo resembles the training photos, the nearer to 0 they are: it cannot be told.
+
         Raises:
             InvalidRequestError: the bundle has no matcher.
         """
@@ -174,7 +176,9 @@ class Captioner:
         logits: list[list[float]] = []
         for start in range(0, len(images), _IMAGES_AT_ONCE):
             chunk = slice(start, start + _IMAGES_AT_ONCE)
-            logits += self._matcher.logits(self._encode(images[chunk]).tokens, texts[chunk])
+            features = self._encode(images[chunk])
+            trust = _trust(self._embed(features))
+            logits += self._matcher.logits(features.tokens, texts[chunk], trust)
         return logits
 
     def _caption_chunk(
@@ -193,7 +197,7 @@ class Captioner:
         neighbours = self._retrieve(features, queries, languages, k)  # [image][language]
         retrieved = time.perf_counter()
         hypotheses = self._generate(features, languages, neighbours, queries.novelty, generation)
-        written = self._judge(features, hypotheses, len(languages), settings)  # [image * language]
+        written = self._judge(features, queries, hypotheses, len(languages), settings)  # [image * language]
         attention: list[tuple[WordAttention, ...]] = [()] * len(written)
         if settings.explain:
             prompts = self._build_prompts(languages, neighbours, queries.novelty)
@@ -242,14 +246,12 @@ class Captioner:
         if k == 0:
             return [[[] for _ in languages] for _ in range(images)]
         lowest = min(self._defaults.min_score, self._defaults.min_score_new)
-        ranked_anew = self._matcher is not None and self._defaults.candidates > k
-        fetched = self._defaults.candidates if ranked_anew else k
+        fetched = k if self._matcher is None else max(k, self._defaults.candidates)
         found = self.datastore.neighbours(queries.vectors, [languages] * images, fetched, min_score=lowest)
-        if self._matcher is None or not ranked_anew:
+        if self._matcher is None:
             return found
-        # Of a photo unlike its training photos the matcher knows no more than the bridge does.
-        weights = self._defaults.match_weight * (1 - queries.novelty)
-        return self._matcher.rank_neighbours(features.tokens, found, k, weights.tolist())
+        weight, least = self._defaults.match_weight, self._least_scores(queries.novelty)
+        return self._matcher.rank_neighbours(features.tokens, _trust(queries), found, k, weight, least)
 
     @torch.inference_mode()
     def _generate(
@@ -296,14 +298,19 @@ class Captioner:
         novelty: NDArray[np.float32],
     ) -> list[list[int]]:
         """The prompt of each language of each image in turn."""
-        # Neighbours that fit badly mislead; of a photo unlike those the bridge knows they still tell more.
-        familiar, new = self._defaults.min_score, self._defaults.min_score_new
-        least = (familiar + (new - familiar) * novelty).tolist()
+        least = self._least_scores(novelty)
         return [
             self._prompts.build(language, [n.text for n in found if n.score >= least_here])
             for per_language, least_here in zip(neighbours, least, strict=True)
             for language, found in zip(languages, per_language, strict=True)
         ]
+
+    def _least_scores(self, novelty: NDArray[np.float32]) -> list[float]:
+        """The cosine under which a photo's neighbours are not read."""
+        # Neighbours that fit badly mislead; of a photo unlike those the bridge knows they still tell more.
+        familiar, new = self._defaults.min_score, self._defaults.min_score_new
+        least: list[float] = (familiar + (new - familiar) * novelty).tolist()
+        return least
 
     def _copying(self, prompts: Sequence[list[int]], weights: Sequence[float]) -> Copying | None:
         if not any(weights):  # most photos are familiar
@@ -313,6 +320,7 @@ class Captioner:
     def _judge(
         self,
         features: VisionFeatures,
+        queries: Queries,
         hypotheses: Sequence[Sequence[Hypothesis]],
         languages: int,
         settings: CaptionSettings,
@@ -325,8 +333,10 @@ class Captioner:
                 list(itertools.chain.from_iterable(texts[start : start + languages]))
                 for start in range(0, len(texts), languages)
             ]
-            logits = itertools.chain.from_iterable(self._matcher.logits(features.tokens, by_image))
-            confidences = [[1 / (1 + math.exp(-next(logits))) for _ in row] for row in texts]
+            logits = itertools.chain.from_iterable(
+                self._matcher.logits(features.tokens, by_image, _trust(queries))
+            )
+            confidences = [torch.tensor([next(logits) for _ in row]).sigmoid().tolist() for row in texts]
         judged = [
             [_Written(*one) for one in zip(*row, strict=True)]
             for row in zip(hypotheses, texts, confidences, strict=True)
@@ -359,6 +369,12 @@ class Captioner:
         if not 0 < chosen.top_p <= 1:
             raise InvalidRequestError("top_p must be above 0 and at most 1")
         return chosen
+
+
+def _trust(queries: Queries) -> list[float]:
+    """How far the matcher is believed: of a photo unlike its training photos it knows nothing."""
+    trust: list[float] = (1 - queries.novelty).tolist()
+    return trust
 
 
 def _likelihood(hypothesis: Hypothesis) -> float:

@@ -39,12 +39,15 @@ class CaptionMatcher:
         return self._load_reader()
 
     @torch.inference_mode()
-    def logits(self, tokens: Tensor, texts: Sequence[Sequence[str]]) -> list[list[float]]:
+    def logits(
+        self, tokens: Tensor, texts: Sequence[Sequence[str]], trust: Sequence[float] | None = None
+    ) -> list[list[float]]:
         """Logits of each of B photos with each of its texts.
 
         Args:
             tokens: (B, N, d_memory) visual tokens.
             texts: B lists of any length, an empty one too.
+            trust: factor of each photo's logits; 0 is a photo of which the matcher cannot know anything.
         """
         rows = [row for row, own in enumerate(texts) for _ in own]
         if not rows:
@@ -60,27 +63,28 @@ class CaptionMatcher:
             column = torch.tensor(columns[pairs], device=images.device)
             flat += self._matcher(images[row], encoded[column]).tolist()
         values = iter(flat)
-        return [[next(values) for _ in own] for own in texts]
+        factors = [1.0] * len(texts) if trust is None else trust
+        return [[factor * next(values) for _ in own] for own, factor in zip(texts, factors, strict=True)]
 
     def rank_neighbours(
         self,
         tokens: Tensor,
+        trust: Sequence[float],
         found: Sequence[Sequence[Sequence[Neighbour]]],
         k: int,
-        weights: Sequence[float],
+        weight: float,
+        least: Sequence[float],
     ) -> list[list[list[Neighbour]]]:
         """The best k of what was found for each photo in each language: [photo][language].
 
-        They rank by their cosine and the photo's weight times their logit; ties stay as retrieved.
+        They rank by their cosine and `weight` times their logit; those with a cosine under `least` of the
+        photo come last, because they are not read.
         """
         texts = [[neighbour.text for own in per_language for neighbour in own] for per_language in found]
-        logits = itertools.chain.from_iterable(self.logits(tokens, texts))
+        logits = itertools.chain.from_iterable(self.logits(tokens, texts, trust))
         return [
-            [
-                [neighbour for _, neighbour in sorted(_keyed(own, logits, weight), key=_by_key)[:k]]
-                for own in per_language
-            ]
-            for per_language, weight in zip(found, weights, strict=True)
+            [_ranked(own, logits, weight, lowest)[:k] for own in per_language]
+            for per_language, lowest in zip(found, least, strict=True)
         ]
 
     def _encode(self, texts: Sequence[str]) -> EncodedTexts:
@@ -109,11 +113,9 @@ class CaptionMatcher:
         )
 
 
-def _keyed(
-    neighbours: Sequence[Neighbour], logits: Iterator[float], weight: float
-) -> list[tuple[float, Neighbour]]:
-    return [(neighbour.score + weight * next(logits), neighbour) for neighbour in neighbours]
-
-
-def _by_key(keyed: tuple[float, Neighbour]) -> float:
-    return -keyed[0]
+def _ranked(
+    neighbours: Sequence[Neighbour], logits: Iterator[float], weight: float, least: float
+) -> list[Neighbour]:
+    keys = [(own.score >= least, own.score + weight * next(logits)) for own in neighbours]
+    order = sorted(range(len(keys)), key=keys.__getitem__, reverse=True)
+    return [neighbours[place] for place in order]

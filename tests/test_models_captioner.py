@@ -119,11 +119,11 @@ def test_neighbours_that_fit_badly_are_shown_but_not_read(
 
 
 def test_confidence_is_the_matchers(captioner: Captioner, photos: dict[str, Image.Image]) -> None:
-    names = ["china.jpg", "flower.jpg"]
+    names = ["china.jpg", "chelsea.png"]
     captions = ["A large building with people in front of it.", "A pink flower.", "A dog runs on the grass."]
-    building, flower = captioner.match([photos[name] for name in names], [captions, captions])
-    assert max(building) == building[0]
-    assert max(flower) == flower[1]
+    building, cat = captioner.match([photos[name] for name in names], [captions, captions])
+    assert max(building) == building[0] > 0
+    assert max(map(abs, cat)) < 0.5  # no training photo is like it: nothing is certain
     result = captioner.caption(
         [photos[name] for name in names], CaptionSettings(("en", "zh"), num_captions=2)
     )

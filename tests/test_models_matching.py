@@ -43,6 +43,13 @@ def test_no_text_is_no_logit(matching: CaptionMatcher, tokens: torch.Tensor) -> 
     assert matching.logits(tokens[:1], [[]]) == [[]]
 
 
+def test_logits_shrink_with_trust(matching: CaptionMatcher, tokens: torch.Tensor) -> None:
+    full = matching.logits(tokens, [TEXTS] * 3)
+    half = matching.logits(tokens, [TEXTS] * 3, [1.0, 0.5, 0.0])
+    for row, expected, factor in zip(half, full, [1.0, 0.5, 0.0], strict=True):
+        assert row == pytest.approx([factor * logit for logit in expected])
+
+
 def test_more_than_fits_at_once(
     matching: CaptionMatcher, tokens: torch.Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -87,11 +94,13 @@ def test_neighbours_rank_by_both(matching: CaptionMatcher, tokens: torch.Tensor)
         [[Neighbour(text, text, "en", 0.5 - 0.01 * place) for place, text in enumerate(TEXTS)], []]
         for _ in tokens
     ]
-    unchanged = matching.rank_neighbours(tokens, found, 3, [0.0] * 3)
+    unchanged = matching.rank_neighbours(tokens, [1.0] * 3, found, 3, 0.0, [0.0] * 3)
     assert unchanged == [[per_language[0][:3], []] for per_language in found]
     logits = matching.logits(tokens, [TEXTS] * 3)
-    ranked = matching.rank_neighbours(tokens, found, 2, [1000.0, 1000.0, 0.0])
-    assert ranked[2] == [found[2][0][:2], []]  # each photo has a weight of its own
+    ranked = matching.rank_neighbours(tokens, [1.0, 1.0, 0.0], found, 2, 1000.0, [0.0] * 3)
+    assert ranked[2] == [found[2][0][:2], []]  # of this photo nothing is known
+    with_unread = matching.rank_neighbours(tokens, [1.0] * 3, found, 4, 1000.0, [0.485, 0.0, 0.0])
+    assert {neighbour.text for neighbour in with_unread[0][0][:2]} == set(TEXTS[:2])
     for row, (best, nothing) in zip(logits[:2], ranked[:2], strict=True):
         order = sorted(range(4), key=lambda i: -row[i])[:2]
         assert [neighbour.text for neighbour in best] == [TEXTS[i] for i in order]

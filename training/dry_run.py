@@ -136,7 +136,8 @@ def matcher_material(bundle: Bundle, data: TinyData, text_layers: int) -> Matche
     start = tower_start(
         data.features.pooled(names),
         data.features.tokens(names),
-        torch.zeros(len(names), vectors.shape[1]).index_add_(0, owner, vectors),
+        torch.zeros(len(names), vectors.shape[1]).index_add_(0, owner, vectors)
+        / torch.bincount(owner)[:, None],
         mean_states(reader, reader.tokenise(texts)),
         vectors,
     )

