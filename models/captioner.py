@@ -34,6 +34,7 @@ from retrieval.languages import match
 
 _IMAGES_AT_ONCE = 16  # encoded together: bounds the memory of activations
 _ROWS_AT_ONCE = 64  # captions generated together
+_DOUBT = 0.98  # share of the matcher's logit that a wholly new photo takes; what is left keeps their order
 
 
 @dataclass(frozen=True)
@@ -343,7 +344,8 @@ class Captioner:
         ]
         if settings.rerank:
             for row in judged:
-                row.sort(key=lambda one: one.confidence, reverse=True)
+                # Stable, and to the hundredth: what the matcher cannot tell stays in order of likelihood.
+                row.sort(key=lambda one: round(one.confidence, 2), reverse=True)
         return [row[: settings.num_captions] for row in judged]
 
     def _generation_settings(self, settings: CaptionSettings) -> GenerationSettings:
@@ -372,8 +374,8 @@ class Captioner:
 
 
 def _trust(queries: Queries) -> list[float]:
-    """How far the matcher is believed: of a photo unlike its training photos it knows nothing."""
-    trust: list[float] = (1 - queries.novelty).tolist()
+    """How far the matcher is believed: of a photo unlike its training photos it knows next to nothing."""
+    trust: list[float] = (1 - _DOUBT * queries.novelty).tolist()
     return trust
 
 

@@ -123,7 +123,7 @@ def test_confidence_is_the_matchers(captioner: Captioner, photos: dict[str, Imag
     captions = ["A large building with people in front of it.", "A pink flower.", "A dog runs on the grass."]
     building, cat = captioner.match([photos[name] for name in names], [captions, captions])
     assert max(building) == building[0] > 0
-    assert max(map(abs, cat)) < 0.5  # no training photo is like it: nothing is certain
+    assert max(map(abs, cat)) < 0.1  # no training photo is like it: nothing is certain
     result = captioner.caption(
         [photos[name] for name in names], CaptionSettings(("en", "zh"), num_captions=2)
     )
@@ -138,7 +138,7 @@ def test_confidence_is_the_matchers(captioner: Captioner, photos: dict[str, Imag
 def test_captions_are_reranked_on_request(captioner: Captioner, photos: dict[str, Image.Image]) -> None:
     def write(**wanted: Any) -> list[tuple[str, float]]:
         settings = CaptionSettings(("en",), beams=5, **wanted)
-        caption = captioner.caption([photos["coffee.png"]], settings).images[0].captions[0]
+        caption = captioner.caption([photos["china.jpg"]], settings).images[0].captions[0]
         return [
             (caption.text, caption.confidence),
             *((other.text, other.confidence) for other in caption.alternatives),
@@ -147,7 +147,8 @@ def test_captions_are_reranked_on_request(captioner: Captioner, photos: dict[str
     likeliest = write(num_captions=5)
     reranked = write(num_captions=5, rerank=True)
     assert sorted(likeliest) == sorted(reranked)
-    assert [confidence for _, confidence in reranked] == sorted((c for _, c in reranked), reverse=True)
+    steps = [round(confidence, 2) for _, confidence in reranked]
+    assert steps == sorted(steps, reverse=True)
     assert write(rerank=True) == reranked[:1]
 
 
