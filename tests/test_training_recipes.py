@@ -135,7 +135,6 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """)
     (root / "matcher.toml").write_text(f"""
         output = "{root}/matcher"
-        language = "{root}/language.toml"
         embedder = "{root}/words.toml"
         steps = 60
         warmup_steps = 5
