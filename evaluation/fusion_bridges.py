@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from evaluation.fusion import System
 from evaluation.fusion_captions import Captions, FeatureCaptioner
 from evaluation.fusion_config import FusionConfig, bridge_runs
-from evaluation.fusion_runs import WEIGHTS, first_photos, short_run
+from evaluation.fusion_runs import WEIGHTS, first_photos, save_weights, short_run
 from evaluation.fusion_times import interleaved_medians
 from evaluation.references import References, read_references
 from evaluation.scores import CaptionScores, cider_signature, score_captions
@@ -25,7 +25,7 @@ from retrieval.errors import InvalidRequestError
 from retrieval.precision import fast_cpu_dtype
 from training.bridge import BridgeMaterial, BridgeRun, new_bridge, prepare_bridge, train_bridge_on
 from training.config import read_config
-from training.files import replacing, save_tensors
+from training.files import replacing
 from training.language import LanguageRun
 from training.loop import CHECKPOINT, logged_losses
 
@@ -93,8 +93,7 @@ class BridgeFamily:
         run = short_run(self._runs[system], seed, folder)
         finished = (folder / CHECKPOINT).exists()
         trained = train_bridge_on(self._material, run, resume=finished)
-        weights = {name: weight.to(torch.bfloat16) for name, weight in trained.state_dict().items()}
-        save_tensors(weights, folder / WEIGHTS)
+        save_weights(trained, folder)
         bridge = self._open(system, folder)
         captions = self._caption_all(bridge, folder.name)
         with replacing(folder / _CAPTIONS) as temporary:

@@ -16,13 +16,12 @@ from evaluation.fusion import System
 from evaluation.fusion_config import FusionConfig, matcher_runs
 from evaluation.fusion_pairs import PairScorer
 from evaluation.fusion_ranking import Ranking, hits, hits_with_embedder, load_rankings
-from evaluation.fusion_runs import WEIGHTS, first_photos, short_run
+from evaluation.fusion_runs import WEIGHTS, first_photos, save_weights, short_run
 from evaluation.fusion_times import interleaved_medians
 from models.matcher import Matcher
 from models.weights import load_weights
 from retrieval.embedder import EmbedderConfig
 from retrieval.precision import fast_cpu_dtype
-from training.files import save_tensors
 from training.loop import CHECKPOINT, logged_losses
 from training.matcher import MatcherMaterial, MatcherRun, new_matcher, prepare_matcher, train_matcher_on
 
@@ -102,8 +101,7 @@ class MatcherFamily:
         run = short_run(self._runs[system], seed, folder)
         finished = (folder / CHECKPOINT).exists()
         trained = train_matcher_on(self._material, run, resume=finished)
-        weights = {name: weight.to(torch.bfloat16) for name, weight in trained.state_dict().items()}
-        save_tensors(weights, folder / WEIGHTS)
+        save_weights(trained, folder)
         logits = self._scorer.logits(self._open(system, folder))
         found, chosen = hits_with_embedder(self._rankings, logits)
         alone = {language: hits(logits[language], own.own) for language, own in self._rankings.items()}

@@ -3,7 +3,11 @@
 from pathlib import Path
 from typing import TypeVar
 
+import torch
+from torch import nn
+
 from retrieval.errors import InvalidRequestError
+from training.files import save_tensors
 from training.loop import RunConfig
 from training.photo_index import read_splits
 
@@ -24,6 +28,12 @@ def first_photos(index: Path, split: str, count: int) -> list[str]:
             f"{index} has {len(photos)} photos of split '{split}', {count} are asked for"
         )
     return photos[:count]
+
+
+def save_weights(trained: nn.Module, folder: Path) -> None:
+    """Keep a system's weights, in bfloat16 as a bundle has them."""
+    weights = {name: weight.to(torch.bfloat16) for name, weight in trained.state_dict().items()}
+    save_tensors(weights, folder / WEIGHTS)
 
 
 def short_run(run: C, seed: int, folder: Path) -> C:

@@ -197,11 +197,11 @@ class Captioner:
         queries = self._embed(features)
         neighbours = self._retrieve(features, queries, languages, k)  # [image][language]
         retrieved = time.perf_counter()
-        hypotheses = self._generate(features, languages, neighbours, queries.novelty, generation)
+        prompts = self._build_prompts(languages, neighbours, queries.novelty)
+        hypotheses = self._generate(features, prompts, queries.novelty, generation)
         written = self._judge(features, queries, hypotheses, len(languages), settings)  # [image * language]
         attention: list[tuple[WordAttention, ...]] = [()] * len(written)
         if settings.explain:
-            prompts = self._build_prompts(languages, neighbours, queries.novelty)
             best = [row[0].hypothesis.ids for row in written]
             attention = explain(
                 self._language_model, self._bridge, self._prompts.tokenizer, features, prompts, best
@@ -258,13 +258,11 @@ class Captioner:
     def _generate(
         self,
         features: VisionFeatures,
-        languages: Sequence[str],
-        neighbours: Sequence[Sequence[Sequence[Neighbour]]],
+        prompts: Sequence[list[int]],
         novelty: NDArray[np.float32],
         generation: GenerationSettings,
     ) -> list[list[Hypothesis]]:
-        """Hypotheses of each language of each image in turn, (images * languages) rows."""
-        prompts = self._build_prompts(languages, neighbours, novelty)
+        """Hypotheses of each prompt: those of each language of each image in turn."""
         weight = self._language_model.embed_tokens.weight
         state = self._bridge.prepare(features.tokens.to(weight.dtype))
         prefix = self._bridge.prefix(state)
@@ -276,9 +274,10 @@ class Captioner:
                 f"prompt and caption have {longest} tokens together, more than the model's "
                 f"{limit}: ask for fewer neighbours or a smaller max_tokens"
             )
-        rows = torch.arange(len(neighbours), device=weight.device).repeat_interleave(len(languages))
+        languages = len(prompts) // len(novelty)
+        rows = torch.arange(len(novelty), device=weight.device).repeat_interleave(languages)
         # The less a photo is like those the bridge was trained on, the more of the neighbours' words.
-        copied = (self._defaults.copy_weight * novelty).repeat(len(languages)).tolist()
+        copied = (self._defaults.copy_weight * novelty).repeat(languages).tolist()
         hypotheses: list[list[Hypothesis]] = []
         for start in range(0, len(prompts), _ROWS_AT_ONCE):  # more than one only for very many languages
             chunk = slice(start, start + _ROWS_AT_ONCE)

@@ -212,19 +212,21 @@ class Matcher(nn.Module):
         return self.types.add(x, modality)
 
 
-def build_matcher(settings: Mapping[str, Any], d_text: int) -> Matcher:
-    """A matcher with fresh weights for a text encoder of that width.
+def matcher_config(settings: Mapping[str, Any], d_text: int) -> MatcherConfig:
+    """The config of a matcher for a text encoder of that width.
 
     Args:
-        settings: fields of its config other than `d_text`.
+        settings: its fields other than `d_text`.
 
     Raises:
         ValueError: a setting is missing, unknown, of another type, too small, or does not fit.
     """
-    config = build_config(
-        MatcherConfig, settings, {"d_text": d_text}, part="matcher", may_be_zero=_MAY_BE_ZERO
-    )
-    return Matcher(config)
+    return build_config(MatcherConfig, settings, {"d_text": d_text}, part="matcher", may_be_zero=_MAY_BE_ZERO)
+
+
+def build_matcher(settings: Mapping[str, Any], d_text: int) -> Matcher:
+    """A matcher with fresh weights; arguments and errors as of `matcher_config`."""
+    return Matcher(matcher_config(settings, d_text))
 
 
 def matcher_settings(matcher: Matcher) -> dict[str, Any]:

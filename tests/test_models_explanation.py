@@ -18,7 +18,8 @@ from models.fusion.bridge import Origins
 from models.fusion.cross_attention import CrossAttentionBridge, CrossAttentionConfig
 from models.fusion.gated_cross_attention import GatedCrossAttentionBridge, GatedCrossAttentionConfig
 from models.fusion.query_transformer import QueryTransformerBridge, QueryTransformerConfig
-from models.fusion.visual_prefix import PrefixState, VisualPrefixBridge, VisualPrefixConfig
+from models.fusion.soft_prompt import PrefixState
+from models.fusion.visual_prefix import VisualPrefixBridge, VisualPrefixConfig
 from models.language.tokenizer import EOS, Tokenizer
 from models.language.xglm import XGLM, XGLMConfig
 from models.vision.features import VisionFeatures

@@ -69,8 +69,7 @@ def bridge(
         return
     from training.dry_run import dry_run_bridge
 
-    for line in dry_run_bridge(recipe, output).lines():
-        typer.echo(line)
+    typer.echo("\n".join(dry_run_bridge(recipe, output).lines()))
 
 
 @train_app.command()
@@ -93,8 +92,7 @@ def matcher(
         return
     from training.dry_run import dry_run_matcher
 
-    for line in dry_run_matcher(recipe, output).lines():
-        typer.echo(line)
+    typer.echo("\n".join(dry_run_matcher(recipe, output).lines()))
 
 
 def check_dry_run(dry_run: bool, resume: bool, output: Path | None) -> None:

@@ -12,6 +12,8 @@ from tempfile import TemporaryDirectory
 from typing import TypeVar
 
 import torch
+from pydantic import BaseModel
+from torch import nn
 
 from models.bundle import Bundle, default_bundle
 from models.captioner import Caption, CaptionSettings
@@ -20,10 +22,10 @@ from retrieval.embedder import EmbedderConfig
 from training.bridge import BridgeMaterial, BridgeRun, train_bridge_on
 from training.export import bridge_part, matcher_part, replace_part, require_empty
 from training.loop import RunConfig, load_trained, logged_losses
-from training.matcher import MatcherMaterial, MatcherRun, new_matcher, train_matcher_on
+from training.matcher import MatcherMaterial, MatcherRun, recipe_config, train_matcher_on
 from training.prompt_examples import TokenisedCorpus
 from training.tiny_data import TinyData, make_tiny_data
-from training.tower_start import mean_states, tower_start
+from training.tower_start import mean_states, mean_vectors, tower_start
 
 STEPS = 3
 _BATCH_TOKENS = 512
@@ -66,25 +68,12 @@ def dry_run_bridge(config: BridgeRun, output: Path | None = None) -> DryRun:
         InvalidRequestError: the recipe's bridge does not fit, or there is something in `output`.
         BundleError, DatastoreError: the default bundle is missing or damaged.
     """
-    with _workplace(output) as (folder, place):
-        bundle = Bundle.open(default_bundle())
-        data = make_tiny_data(bundle, folder / "photos")
-        material = bridge_material(bundle, data, config.dropout)
-        run = shortened(config, folder, batch_tokens=_BATCH_TOKENS)
+    with _attempt(output) as attempt:
+        material = bridge_material(attempt.bundle, attempt.data, config.dropout)
+        run = shortened(config, attempt.folder, batch_tokens=_BATCH_TOKENS)
         bridge = train_bridge_on(material, run, resume=False)
-        provenance = (
-            f"The bridge took {STEPS} steps on drawings, to try out its recipe: it has learnt nothing."
-        )
-        replace_part(bundle, place, "bridge", bridge_part(config, bridge), load_trained(run), provenance)
-        return DryRun(
-            recipe=config.output.name,
-            part=f"{config.shape.kind} bridge",
-            parameters=sum(parameter.numel() for parameter in bridge.parameters()),
-            losses=logged_losses(run),
-            photos=len(data.images),
-            caption=_caption_first(place, data),
-            bundle=output,
-        )
+        part = f"{config.shape.kind} bridge"
+        return attempt.use("bridge", bridge_part(config, bridge), run, bridge, part)
 
 
 def dry_run_matcher(config: MatcherRun, output: Path | None = None) -> DryRun:
@@ -97,25 +86,13 @@ def dry_run_matcher(config: MatcherRun, output: Path | None = None) -> DryRun:
         InvalidRequestError: the recipe's matcher does not fit, or there is something in `output`.
         BundleError, DatastoreError: the default bundle is missing or damaged.
     """
-    with _workplace(output) as (folder, place):
-        bundle = Bundle.open(default_bundle())
-        data = make_tiny_data(bundle, folder / "photos")
-        run = shortened(config, folder, photos=len(data.images))
-        text_layers = new_matcher(config, EmbedderConfig.d_text).config.text_layers
-        matcher = train_matcher_on(matcher_material(bundle, data, text_layers), run, resume=False)
-        provenance = (
-            f"The matcher took {STEPS} steps on drawings, to try out its recipe: it has learnt nothing."
-        )
-        replace_part(bundle, place, "matcher", matcher_part(matcher), load_trained(run), provenance)
-        return DryRun(
-            recipe=config.output.name,
-            part=f"matcher with {matcher.config.encoder} fusion",
-            parameters=matcher.num_parameters,
-            losses=logged_losses(run),
-            photos=len(data.images),
-            caption=_caption_first(place, data),
-            bundle=output,
-        )
+    with _attempt(output) as attempt:
+        run = shortened(config, attempt.folder, photos=len(attempt.data.images))
+        text_layers = recipe_config(config, EmbedderConfig.d_text).text_layers
+        material = matcher_material(attempt.bundle, attempt.data, text_layers)
+        matcher = train_matcher_on(material, run, resume=False)
+        part = f"matcher with {matcher.config.encoder} fusion"
+        return attempt.use("matcher", matcher_part(matcher), run, matcher, part)
 
 
 def matcher_material(bundle: Bundle, data: TinyData, text_layers: int) -> MatcherMaterial:
@@ -136,8 +113,7 @@ def matcher_material(bundle: Bundle, data: TinyData, text_layers: int) -> Matche
     start = tower_start(
         data.features.pooled(names),
         data.features.tokens(names),
-        torch.zeros(len(names), vectors.shape[1]).index_add_(0, owner, vectors)
-        / torch.bincount(owner)[:, None],
+        mean_vectors(vectors, owner),
         mean_states(reader, reader.tokenise(texts)),
         vectors,
     )
@@ -171,13 +147,45 @@ def shortened(config: C, folder: Path, **changes: int) -> C:
     return config.model_copy(update={**few, **changes, "output": folder / config.output.name})
 
 
+@dataclass(frozen=True)
+class _Attempt:
+    """What a dry run starts from, and where its results go."""
+
+    bundle: Bundle
+    data: TinyData
+    folder: Path  # temporary
+    output: Path | None  # of the bundle, if it is to be kept
+
+    def use(self, name: str, record: BaseModel, run: RunConfig, trained: nn.Module, part: str) -> DryRun:
+        """Put what was trained into a copy of the bundle, and caption the first photo with that.
+
+        Args:
+            name: of the part, as the manifest calls it; `record` is what it says of it.
+            part: the same for people.
+        """
+        place = self.output or self.folder / "bundle"
+        provenance = (
+            f"The {name} took {STEPS} steps on drawings, to try out its recipe: it has learnt nothing."
+        )
+        replace_part(self.bundle, place, name, record, load_trained(run), provenance)
+        return DryRun(
+            recipe=run.output.name,
+            part=part,
+            parameters=sum(parameter.numel() for parameter in trained.parameters()),
+            losses=logged_losses(run),
+            photos=len(self.data.images),
+            caption=_caption_first(place, self.data),
+            bundle=self.output,
+        )
+
+
 @contextmanager
-def _workplace(output: Path | None) -> Iterator[tuple[Path, Path]]:
-    """A temporary folder, and where the bundle goes."""
+def _attempt(output: Path | None) -> Iterator[_Attempt]:
     if output is not None:
         require_empty(output)
     with TemporaryDirectory(prefix="paellera-") as folder:
-        yield Path(folder), output or Path(folder, "bundle")
+        bundle = Bundle.open(default_bundle())
+        yield _Attempt(bundle, make_tiny_data(bundle, Path(folder, "photos")), Path(folder), output)
 
 
 def _caption_first(bundle: Path, data: TinyData) -> Caption:

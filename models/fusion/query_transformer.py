@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from models.fusion.blocks import FeedForward, MultiHeadAttention, init_weights
 from models.fusion.bridge import Origins
 from models.fusion.rollout import cross_rollout
-from models.fusion.visual_prefix import PrefixState
+from models.fusion.soft_prompt import PrefixState, SoftPromptBridge
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class QueryTransformerConfig:
         return self.num_queries * self.d_query + 2 * self.d_memory + self.depth * layer + output
 
 
-class QueryTransformerBridge(nn.Module):
+class QueryTransformerBridge(SoftPromptBridge):
     """The query transformer and its output projection."""
 
     def __init__(self, config: QueryTransformerConfig) -> None:
@@ -76,17 +76,6 @@ class QueryTransformerBridge(nn.Module):
             among_queries.append(own)
             to_memory.append(image)
         return PrefixState(self.out_proj(self.norm(queries))), among_queries, to_memory
-
-    def prefix(self, state: PrefixState) -> Tensor:
-        return state.embeddings
-
-    def layer(self, index: int, hidden_states: Tensor, state: PrefixState) -> Tensor:
-        return hidden_states
-
-    def layer_with_weights(
-        self, index: int, hidden_states: Tensor, state: PrefixState
-    ) -> tuple[Tensor, None]:
-        return hidden_states, None
 
 
 class _QueryLayer(nn.Module):

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from models.fusion.blocks import init_weights
 from models.fusion.bridge import Origins
+from models.fusion.soft_prompt import PrefixState, SoftPromptBridge
 
 
 @dataclass(frozen=True)
@@ -28,17 +29,7 @@ class VisualPrefixConfig:
         return first + (self.d_model**2 + self.d_model if self.projection == "mlp" else 0)
 
 
-@dataclass(frozen=True)
-class PrefixState:
-    """A soft prompt (B, P, D)."""
-
-    embeddings: Tensor
-
-    def select(self, rows: Tensor) -> "PrefixState":
-        return PrefixState(self.embeddings[rows])
-
-
-class VisualPrefixBridge(nn.Module):
+class VisualPrefixBridge(SoftPromptBridge):
     """The projection. Padded visual tokens are refused: a prefix has no mask."""
 
     def __init__(self, config: VisualPrefixConfig) -> None:
@@ -59,14 +50,3 @@ class VisualPrefixBridge(nn.Module):
         batch, tokens, _ = memory.shape
         themselves = torch.eye(tokens, device=memory.device).expand(batch, -1, -1)
         return self.prepare(memory, mask), Origins(prefix=themselves)
-
-    def prefix(self, state: PrefixState) -> Tensor:
-        return state.embeddings
-
-    def layer(self, index: int, hidden_states: Tensor, state: PrefixState) -> Tensor:
-        return hidden_states
-
-    def layer_with_weights(
-        self, index: int, hidden_states: Tensor, state: PrefixState
-    ) -> tuple[Tensor, None]:
-        return hidden_states, None
