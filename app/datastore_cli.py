@@ -1,7 +1,6 @@
 """`paellera datastore`: build and info of datastore_build, and `search`, which needs the service's parts."""
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +9,7 @@ import numpy.typing as npt
 import typer
 
 from app.images import decode_image
+from app.schemas import NeighbourItem
 from datastore_build.cli import (
     BundleOption,
     JsonOption,
@@ -72,7 +72,12 @@ def search(
             raise typer.BadParameter("give either --text or --image", param_hint="--text / --image")
         neighbours = store.neighbours(query, [[language]], k)[0][0]
     if as_json:
-        document = {"neighbours": [asdict(neighbour) for neighbour in neighbours]}
+        document = {
+            "neighbours": [
+                NeighbourItem.model_validate(neighbour, from_attributes=True).model_dump()
+                for neighbour in neighbours
+            ]
+        }
         typer.echo(json.dumps(document, ensure_ascii=False, indent=2))
     else:
         for neighbour in neighbours:

@@ -7,7 +7,6 @@ Shows each photo's captions with what was retrieved for them, and writes the sam
 
 import argparse
 import importlib.util
-import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -25,6 +24,7 @@ from app.reply import describe_image
 from app.schemas import SourcedImage
 from app.settings import load_settings
 from retrieval.errors import InvalidRequestError, PaelleraError
+from retrieval.files import replacing
 
 
 @dataclass(frozen=True)
@@ -107,12 +107,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _write(path: Path, text: str) -> None:
     """Whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.partial")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

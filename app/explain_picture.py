@@ -5,7 +5,6 @@ One row for each caption, in its direction of reading. Takes reply items and pix
 
 import io
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from app.fonts import (
 )
 from app.schemas import CaptionItem
 from retrieval.errors import InvalidRequestError
+from retrieval.files import replacing
 from retrieval.languages import display_name
 
 _FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
@@ -119,16 +119,8 @@ def write_picture(picture: Image.Image, path: Path) -> None:
     """Whole or not at all; PNG or JPEG by the name. Raises OSError."""
     encoded = io.BytesIO()
     picture.save(encoded, _FORMATS[path.suffix.lower()], optimize=True, quality=90)
-    temporary = path.with_name(f"{path.name}.partial")
-    try:
-        with temporary.open("wb") as file:
-            file.write(encoded.getvalue())
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with replacing(path) as temporary:
+        temporary.write_bytes(encoded.getvalue())
 
 
 def heatmap(weights: Sequence[Sequence[float]], size: tuple[int, int]) -> NDArray[np.float32]:

@@ -15,7 +15,7 @@ from statistics import mean, stdev
 from typing import Any, Protocol
 
 from retrieval.errors import InvalidRequestError
-from training.files import replacing
+from retrieval.files import replacing
 
 _RUN = "run.json"
 _TIMES = "times.json"

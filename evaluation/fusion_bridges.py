@@ -22,10 +22,10 @@ from evaluation.scores import CaptionScores, cider_signature, score_captions
 from evaluation.tokenisation import tokeniser_for
 from models.weights import load_weights
 from retrieval.errors import InvalidRequestError
+from retrieval.files import replacing
 from retrieval.precision import fast_cpu_dtype
 from training.bridge import BridgeMaterial, BridgeRun, new_bridge, prepare_bridge, train_bridge_on
 from training.config import read_config
-from training.files import replacing
 from training.language import LanguageRun
 from training.loop import CHECKPOINT, logged_losses
 

@@ -21,9 +21,16 @@ from evaluation.fusion_times import interleaved_medians
 from models.matcher import Matcher
 from models.weights import load_weights
 from retrieval.embedder import EmbedderConfig
-from retrieval.precision import fast_cpu_dtype
+from retrieval.errors import InvalidRequestError
 from training.loop import CHECKPOINT, logged_losses
-from training.matcher import MatcherMaterial, MatcherRun, new_matcher, prepare_matcher, train_matcher_on
+from training.matcher import (
+    MatcherMaterial,
+    MatcherRun,
+    new_matcher,
+    prepare_matcher,
+    recipe_config,
+    train_matcher_on,
+)
 
 _TOKEN_TYPES = {"none": "none", "before": "before", "after": "after", "after_scaled": "after, scaled"}
 
@@ -54,6 +61,10 @@ class MatcherFamily:
         self._load, self._rank = load, rank
         self._runs = matcher_runs(config)
         self.systems = [self._describe(name, run) for name, run in self._runs.items()]
+        if len({recipe_config(run, EmbedderConfig.d_text).text_layers for run in self._runs.values()}) > 1:
+            raise InvalidRequestError(
+                "all matchers of a comparison read the same states: give them one text_layers"
+            )
 
     @property
     def facts(self) -> Sequence[str]:
@@ -75,13 +86,12 @@ class MatcherFamily:
     @property
     def timing(self) -> str:
         config = self._config
-        dtype = str(fast_cpu_dtype()).removeprefix("torch.")
         return (
             f"time: {config.ranked_captions} captions in {config.languages[0]} held against one photo,"
             " features and the text encoder's states given; adding the cosine takes no time that shows, so"
             " both ways have the same; median over"
             f" {min(config.timed_photos, config.ranked_photos)} photos, {config.timed_rounds} times each, all"
-            f" systems in turn; {torch.get_num_threads()} threads, {dtype}"
+            f" systems in turn; {torch.get_num_threads()} threads, float32"
         )
 
     def prepare(self) -> None:
@@ -147,7 +157,7 @@ class MatcherFamily:
     @cached_property
     def _scorer(self) -> PairScorer:
         rankings = self._rankings  # first: what is wrong with the photos shows sooner than the rest is loaded
-        return PairScorer(self._material, self._photos, rankings, fast_cpu_dtype())
+        return PairScorer(self._material, self._photos, rankings)
 
     @property
     def _base(self) -> MatcherRun:
@@ -170,7 +180,7 @@ class MatcherFamily:
     def _open(self, system: str, folder: Path) -> Matcher:
         matcher = new_matcher(self._runs[system], self._material.d_text)
         load_weights(matcher, load_file(folder / WEIGHTS), "matcher")
-        return matcher.to(self._scorer.dtype).eval().requires_grad_(False)
+        return matcher.eval().requires_grad_(False)
 
 
 def _percent(found: Mapping[str, Tensor]) -> dict[str, float]:

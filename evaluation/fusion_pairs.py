@@ -16,11 +16,10 @@ _LENGTH_STEP = 8  # oneDNN compiles its kernels anew for every new shape
 
 
 class PairScorer:
-    """Photos and captions of a ranking, ready for one matcher after another.
+    """Photos and captions of a ranking, ready for one matcher after another; float32, as in the service.
 
     Args:
         photos: all those of the comparison.
-        dtype: of the matchers.
     """
 
     def __init__(
@@ -28,9 +27,7 @@ class PairScorer:
         material: MatcherMaterial,
         photos: Sequence[str],
         rankings: Mapping[str, Ranking],
-        dtype: torch.dtype,
     ) -> None:
-        self.dtype = dtype
         self._features = material.features
         self._photos = photos
         self._rankings = rankings
@@ -51,7 +48,7 @@ class PairScorer:
         """Language → logits (P, K) of what was found for each photo, float32.
 
         Args:
-            matcher: in evaluation mode and of this scorer's dtype.
+            matcher: in evaluation mode.
         """
         images = torch.cat(
             [
@@ -69,8 +66,7 @@ class PairScorer:
         ranking = self._rankings[language]
         states, mask = (part[ranking.found[row]] for part in self._texts[language])
         width = _width(mask)
-        states = states[:, :width].to(self.dtype)
-        return self._memory([self._photos[int(ranking.photos[row])]]), states, mask[:, :width]
+        return self._memory([self._photos[int(ranking.photos[row])]]), states[:, :width], mask[:, :width]
 
     @torch.inference_mode()
     def score_one(self, matcher: Matcher, photo: tuple[Tensor, Tensor, Tensor]) -> Tensor:
@@ -84,7 +80,7 @@ class PairScorer:
 
     def _score(self, matcher: Matcher, images: Tensor, language: str, ranking: Ranking) -> Tensor:
         states, mask = self._texts[language]
-        texts = matcher.encode_texts(states.to(self.dtype), mask)
+        texts = matcher.encode_texts(states, mask)
         pairs = ranking.found.flatten()
         photos = ranking.photos.repeat_interleave(ranking.found.shape[1])
         logits = torch.empty(len(pairs))
@@ -96,11 +92,11 @@ class PairScorer:
             trimmed = EncodedTexts(
                 of_pairs.states[:, :width], of_pairs.weights[:, :width], of_pairs.mask[:, :width]
             )
-            logits[some] = matcher(images[photos[some]], trimmed).float()
+            logits[some] = matcher(images[photos[some]], trimmed)
         return logits.view(ranking.found.shape)
 
     def _memory(self, photos: Sequence[str]) -> Tensor:
-        return self._features.tokens(photos).to(self.dtype)
+        return self._features.tokens(photos).float()
 
 
 def _width(mask: Tensor) -> int:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.fusion import Comparison, Standing
-from training.files import replacing
+from retrieval.files import replacing
 
 # Okabe and Ito's colours, told apart with any colour vision; the yellow is too pale for thin lines on white.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#56B4E9", "#E69F00")

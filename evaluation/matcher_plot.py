@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from evaluation.calibration import Reliability
-from training.files import replacing
+from retrieval.files import replacing
 
 
 def draw_reliability(found: Reliability, ece: float, path: Path) -> None:

@@ -1,7 +1,6 @@
 """Tables that read the same on a terminal and in Markdown, and reports written so that none is half there."""
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 from rich.table import Table
 
 from retrieval.errors import InvalidRequestError
+from retrieval.files import replacing
 
 MARKDOWN, JSON = ".md", ".json"
 
@@ -79,13 +79,8 @@ def write_atomically(path: Path, text: str) -> None:
     Raises:
         InvalidRequestError: it cannot be written there.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("w", encoding="utf-8") as output:
-            output.write(text)
-            output.flush()
-            os.fsync(output.fileno())
-        temporary.replace(path)
+        with replacing(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise InvalidRequestError(f"cannot write {path}: {error.strerror}") from error

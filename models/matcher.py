@@ -170,38 +170,66 @@ class Matcher(nn.Module):
         by_word = (self._nearest(cosines) * texts.weights).float().sum(dim=-1)
         return self._logit((by_mean + by_word) / 2)
 
-    def _fuse(self, images: Tensor, texts: EncodedTexts) -> tuple[Tensor, Tensor]:
-        count = images.shape[1]
+    def attention(self, images: Tensor, texts: EncodedTexts) -> tuple[list[Tensor], Tensor | None]:
+        """Where B pairs, as `forward` takes them, look.
+
+        Returns:
+            What `rollout` takes: weights (B, H, L, L) of the fusion encoder in fp32, first layer first, over
+            N places, T words and then the bottlenecks, if it has any; an empty list of two towers. And the
+            weights (B, T, N) with which words are compared with places; None unless `by_word`.
+        """
+        layers: list[Tensor] = []
+        images, states = self._fuse(images, texts, layers)
+        if not self.config.by_word:
+            return layers, None
+        return layers, self._focus(_cosines(images, states))
+
+    def _fuse(
+        self, images: Tensor, texts: EncodedTexts, collected: list[Tensor] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Both sides behind the encoder; its weights are added to the list, if there is one."""
+        count, need_weights = images.shape[1], collected is not None
+        mask = torch.cat([texts.mask.new_ones(len(images), count), texts.mask], dim=1)
+        weights: list[Tensor] = []
         match self.encoder:
             case None:
-                return images, texts.states
+                states = texts.states
             case BottleneckEncoder():
-                (images, states), _ = self.encoder([images, texts.states], [None, texts.mask])
-                return images, states
+                (images, states), _, *own = self.encoder(
+                    [images, texts.states], [None, texts.mask], need_weights=need_weights
+                )
+                weights = self.encoder.joint_weights(own[0]) if need_weights else []
             case BimodalEncoder():
-                mask = torch.cat([texts.mask.new_ones(len(images), count), texts.mask], dim=1)
-                images, states, _ = self.encoder(images, texts.states, mask)
-                return images, states
+                images, states, weights = self.encoder(images, texts.states, mask, need_weights=need_weights)
             case _:  # early: one sequence
-                mask = torch.cat([texts.mask.new_ones(len(images), count), texts.mask], dim=1)
                 joined = torch.cat([images, texts.states], dim=1)
                 assert isinstance(self.encoder, nn.ModuleList)
                 for layer in self.encoder:
-                    joined = layer(joined, mask)
-                return joined[:, :count], joined[:, count:]
+                    if need_weights:
+                        joined, seen = layer(joined, mask, need_weights=True)
+                        weights.append(seen)
+                    else:
+                        joined = layer(joined, mask)
+                images, states = joined[:, :count], joined[:, count:]
+        if collected is not None:
+            collected += weights
+        return images, states
 
     def _compare(self, images: Tensor, texts: EncodedTexts) -> Tensor:
         """Similarities (B,) of B pairs."""
         by_mean = (_mean_image(images) * _mean_text(texts)).sum(dim=-1)
         if not self.config.by_word:
             return by_mean
-        cosines = F.normalize(texts.states, dim=-1) @ F.normalize(images, dim=-1).transpose(1, 2)
-        by_word = (self._nearest(cosines) * texts.weights).float().sum(dim=-1)
+        nearest = self._nearest(_cosines(images, texts.states))
+        by_word = (nearest * texts.weights).float().sum(dim=-1)
         return (by_mean + by_word) / 2
 
     def _nearest(self, cosines: Tensor) -> Tensor:
         """A soft maximum over the last dimension, the places."""
-        return ((cosines * self.log_focus.exp()).softmax(dim=-1) * cosines).sum(dim=-1)
+        return (self._focus(cosines) * cosines).sum(dim=-1)
+
+    def _focus(self, cosines: Tensor) -> Tensor:
+        return (cosines * self.log_focus.exp()).softmax(dim=-1)
 
     def _logit(self, similarity: Tensor) -> Tensor:
         return similarity.float() * self.log_scale.exp() + self.bias
@@ -241,6 +269,11 @@ def _mean_image(images: Tensor) -> Tensor:
 
 def _mean_text(texts: EncodedTexts) -> Tensor:
     return F.normalize((texts.states * texts.weights[..., None]).float().sum(dim=1), dim=-1)
+
+
+def _cosines(images: Tensor, states: Tensor) -> Tensor:
+    """Of each word with each place of its photo: (B, T, N)."""
+    return F.normalize(states, dim=-1) @ F.normalize(images, dim=-1).transpose(1, 2)
 
 
 def _tower(config: MatcherConfig) -> nn.ModuleList:

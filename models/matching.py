@@ -77,8 +77,8 @@ class CaptionMatcher:
     ) -> list[list[list[Neighbour]]]:
         """The best k of what was found for each photo in each language: [photo][language].
 
-        They rank by their cosine and `weight` times their logit; those with a cosine under `least` of the
-        photo come last, because they are not read.
+        They rank by their key in the datastore and `weight` times their logit; those with a cosine under
+        `least` of the photo come last, because they are not read.
         """
         texts = [[neighbour.text for own in per_language for neighbour in own] for per_language in found]
         logits = itertools.chain.from_iterable(self.logits(tokens, texts, trust))
@@ -116,6 +116,6 @@ class CaptionMatcher:
 def _ranked(
     neighbours: Sequence[Neighbour], logits: Iterator[float], weight: float, least: float
 ) -> list[Neighbour]:
-    keys = [(own.score >= least, own.score + weight * next(logits)) for own in neighbours]
+    keys = [(own.score >= least, own.key + weight * next(logits)) for own in neighbours]
     order = sorted(range(len(keys)), key=keys.__getitem__, reverse=True)
     return [neighbours[place] for place in order]

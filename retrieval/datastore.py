@@ -55,14 +55,12 @@ class Neighbour:
     text: str
     language: str
     score: float
+    handicap: float = 0.0  # taken off the score where it is ranked
 
-
-@dataclass(frozen=True)
-class _Choice:
-    """A neighbour and the score it is ranked by."""
-
-    key: float
-    neighbour: Neighbour
+    @property
+    def key(self) -> float:
+        """What it is ranked by."""
+        return self.score - self.handicap
 
 
 class Datastore:
@@ -181,10 +179,10 @@ class Datastore:
                 fetched = min(4 * fetched, _MOST_FETCHED)
                 single_scores, single_entries = self._search(queries[query : query + 1], fetched)
                 row_scores, row_entries = single_scores[0], single_entries[0]
-            results.append([[choice.neighbour for choice in choices] for choices in found])
+            results.append(found)
         return results
 
-    def _complete(self, found: Sequence[_Choice], k: int, farthest: float) -> bool:
+    def _complete(self, found: Sequence[Neighbour], k: int, farthest: float) -> bool:
         """No entry beyond the farthest one fetched could still be among the k."""
         return len(found) == k and found[-1].key >= farthest
 
@@ -213,18 +211,18 @@ class Datastore:
 
     def _select(
         self, candidates: list[tuple[str, float, list[CaptionText]]], language: str, k: int
-    ) -> list[_Choice]:
+    ) -> list[Neighbour]:
         """The best k candidates, each in the language or its fallback, without near duplicates."""
         # Where no entry has the language, all would pay the penalty alike.
         penalty = FOREIGN_PENALTY if language in self.manifest.counts.languages else 0.0
-        choices = []
+        neighbours = []
         for entry_id, score, texts in candidates:
             by_language = {text.language: text for text in reversed(texts)}  # the first of a language wins
             own = by_language.get(language)
             text = own or by_language.get(FALLBACK_LANGUAGE) or texts[0]
-            key = score if own else score - penalty
-            choices.append(_Choice(key, Neighbour(entry_id, text.text, text.language, score)))
-        choices.sort(key=lambda choice: choice.key, reverse=True)
+            handicap = 0.0 if own else penalty
+            neighbours.append(Neighbour(entry_id, text.text, text.language, score, handicap))
+        neighbours.sort(key=lambda neighbour: neighbour.key, reverse=True)
         distinct = NearDuplicateFilter()
-        admitted = (choice for choice in choices if distinct.admit(choice.neighbour.text))
+        admitted = (neighbour for neighbour in neighbours if distinct.admit(neighbour.text))
         return list(itertools.islice(admitted, k))

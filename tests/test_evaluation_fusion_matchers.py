@@ -196,7 +196,7 @@ def test_many_pairs_score_as_each_alone(
     for parameter in matcher.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
     matcher.eval().requires_grad_(False)
-    scorer = PairScorer(material, photos, rankings, torch.float32)
+    scorer = PairScorer(material, photos, rankings)
     logits = scorer.logits(matcher)
     for language, ranking in rankings.items():
         assert logits[language].shape == ranking.found.shape
@@ -251,6 +251,7 @@ def test_mistakes_are_one_clear_error(
     text = (root / "fusion.toml").read_text(encoding="utf-8")
     base = (root / "base.toml").read_text(encoding="utf-8")
     (tmp_path / "heads.toml").write_text(f"{base}\nnum_heads = 5\n", encoding="utf-8")
+    (tmp_path / "layers.toml").write_text(f"{base}\ntext_layers = 2\n", encoding="utf-8")
     wrong = tmp_path / "wrong.toml"
     for change, message in (
         ((f'matcher_base = "{root}/base.toml"', ""), "matchers need matcher_base"),
@@ -258,6 +259,7 @@ def test_mistakes_are_one_clear_error(
         (("matcher-late.toml", "none.toml"), "cannot read the recipe"),
         (("ranked_photos = 5", "ranked_photos = 40"), "has 6 photos of split 'dev', 40 are asked for"),
         ((f"{CONFIGS}/matcher-late.toml", f"{tmp_path}/heads.toml"), "5 heads do not divide 256"),
+        ((f"{CONFIGS}/matcher-late.toml", f"{tmp_path}/layers.toml"), "give them one text_layers"),
     ):
         assert change[0] in text
         wrong.write_text(text.replace(*change), encoding="utf-8")

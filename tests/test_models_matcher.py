@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from models.fusion.bimodal import BimodalEncoder
 from models.fusion.blocks import TransformerLayer
-from models.fusion.bottleneck_encoder import BottleneckEncoder
+from models.fusion.bottleneck_encoder import BottleneckEncoder, Update
+from models.fusion.rollout import rollout
 from models.matcher import EncodedTexts, Matcher, build_matcher, matcher_settings
 
 MEMORY, TEXT, PLACES, WIDTH = 12, 10, 6, 16
@@ -242,3 +243,53 @@ def test_settings_that_do_not_fit_are_one_line(settings: dict[str, Any], message
     with pytest.raises(ValueError, match=message) as caught:
         build_matcher({**SHAPE, **settings}, TEXT)
     assert "\n" not in str(caught.value)
+
+
+@EVERY
+def test_attention_shows_the_same_crossing_as_the_gradient(kind: str) -> None:
+    matcher = make(KINDS[kind])
+    memory, states, mask = inputs(4, 2)
+    images, texts = matcher.encode_images(memory), matcher.encode_texts(states, mask)
+    layers, focus = matcher.attention(images, texts)
+    if matcher.config.by_word:
+        assert focus is not None
+        assert torch.allclose(focus.sum(dim=-1), torch.ones(2, 4))
+    else:
+        assert focus is None
+    if matcher.encoder is None:
+        assert layers == []
+        return
+    for weights in layers:
+        assert torch.allclose(weights.sum(dim=-1), torch.ones(weights.shape[:3]), atol=1e-5)
+    relevance = rollout(layers)
+    words, photo = slice(PLACES, PLACES + 4), slice(0, PLACES)
+    assert (relevance[1, :PLACES, PLACES + 2 : PLACES + 4] == 0).all()  # nothing looks at padding
+    assert (relevance[1, PLACES : PLACES + 2, PLACES + 2 : PLACES + 4] == 0).all()
+    crosses = kind != "dual stream, intra"
+    assert bool((relevance[0, words, photo] > 0).all()) is crosses
+    # With a single fusing layer and sequential updates the photo has written before the text has.
+    answers = crosses and kind != "bottleneck, sequential"
+    assert bool((relevance[0, photo, words] > 0).all()) is answers
+
+
+def test_attention_of_bottlenecks_over_the_whole_sequence() -> None:
+    expected: dict[Update, int] = {"symmetric": 1, "sequential": 2}
+    for update, steps in expected.items():
+        encoder = BottleneckEncoder(2, WIDTH, 1, 1, fusion_layer=0, num_bottlenecks=3, update=update).eval()
+        generator = torch.Generator().manual_seed(2)
+        parts = [torch.randn(1, count, WIDTH, generator=generator) for count in (4, 5)]
+        _, _, weights = encoder(parts, need_weights=True)
+        joint = encoder.joint_weights(weights)
+        assert len(joint) == steps
+        vision = weights[0][0][0, 0]
+        text = weights[0][1][0, 0]
+        assert torch.equal(joint[0][0, 0, :4, :4], vision[:4, :4])
+        assert torch.equal(joint[0][0, 0, :4, 9:], vision[:4, 4:])
+        assert (joint[0][0, 0, :4, 4:9] == 0).all()
+        if update == "symmetric":
+            assert torch.allclose(joint[0][0, 0, 9:, 9:], (vision[4:, 4:] + text[5:, 5:]) / 2)
+            assert torch.allclose(joint[0][0, 0, 9:, :4], vision[4:, :4] / 2)
+        else:
+            assert torch.equal(joint[0][0, 0, 4:9, 4:9], torch.eye(5))  # the text comes in the next step
+            assert torch.equal(joint[1][0, 0, 9:, 4:9], text[5:, :5])
+            assert torch.equal(joint[1][0, 0, :4, :4], torch.eye(4))

@@ -107,3 +107,6 @@ def test_neighbours_rank_by_both(matching: CaptionMatcher, tokens: torch.Tensor)
         order = sorted(range(4), key=lambda i: -row[i])[:2]
         assert [neighbour.text for neighbour in best] == [TEXTS[i] for i in order]
         assert nothing == []
+    foreign = [[[Neighbour("a", TEXTS[0], "de", 0.9, 0.15), Neighbour("b", TEXTS[1], "en", 0.8)]]]
+    ((kept,),) = matching.rank_neighbours(tokens[:1], [1.0], foreign, 2, 0.0, [0.0])
+    assert [neighbour.id for neighbour in kept] == ["b", "a"]  # in the order of the datastore

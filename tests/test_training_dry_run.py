@@ -15,7 +15,7 @@ from retrieval.errors import BundleError, InvalidRequestError
 from training.bridge import BridgeRun
 from training.config import read_config
 from training.dry_run import STEPS, dry_run_bridge, dry_run_matcher
-from training.matcher import MatcherRun
+from training.matcher import MatcherRun, MatcherShape
 from training.tiny_data import make_tiny_data
 
 CONFIGS = Path(__file__).parents[1] / "training" / "configs"
@@ -66,6 +66,13 @@ def test_a_tried_matcher_is_what_gives_confidence(elsewhere: Path) -> None:
     ((logit,),) = captioner.match([photo], [[caption.text]])
     assert abs(logit) > 0.01
     assert caption.confidence == pytest.approx(1 / (1 + math.exp(-logit)), abs=1e-4)
+
+
+def test_more_text_layers_than_there_are_is_said(elsewhere: Path) -> None:
+    recipe = read_config(CONFIGS / "matcher.toml", MatcherRun)
+    deeper = MatcherShape.model_validate({**recipe.shape.settings, "text_layers": 13})
+    with pytest.raises(InvalidRequestError, match="the text encoder has 12 layers, not 13"):
+        dry_run_matcher(recipe.model_copy(update={"shape": deeper}))
 
 
 @pytest.mark.parametrize("bf16", [False, True])

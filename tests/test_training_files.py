@@ -4,7 +4,8 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from training.files import replacing, save_tensors
+from retrieval.files import replacing
+from training.files import save_tensors
 
 
 def write_half(path: Path) -> None:

@@ -17,12 +17,10 @@ from torch import nn
 
 from models.bundle import Bundle, default_bundle
 from models.captioner import Caption, CaptionSettings
-from retrieval.e5_states import CaptionReader
-from retrieval.embedder import EmbedderConfig
 from training.bridge import BridgeMaterial, BridgeRun, train_bridge_on
 from training.export import bridge_part, matcher_part, replace_part, require_empty
 from training.loop import RunConfig, load_trained, logged_losses
-from training.matcher import MatcherMaterial, MatcherRun, recipe_config, train_matcher_on
+from training.matcher import MatcherMaterial, MatcherRun, reader_on, train_matcher_on
 from training.prompt_examples import TokenisedCorpus
 from training.tiny_data import TinyData, make_tiny_data
 from training.tower_start import mean_states, mean_vectors, tower_start
@@ -88,17 +86,16 @@ def dry_run_matcher(config: MatcherRun, output: Path | None = None) -> DryRun:
     """
     with _attempt(output) as attempt:
         run = shortened(config, attempt.folder, photos=len(attempt.data.images))
-        text_layers = recipe_config(config, EmbedderConfig.d_text).text_layers
-        material = matcher_material(attempt.bundle, attempt.data, text_layers)
+        material = matcher_material(attempt.bundle, attempt.data, run)
         matcher = train_matcher_on(material, run, resume=False)
         part = f"matcher with {matcher.config.encoder} fusion"
         return attempt.use("matcher", matcher_part(matcher), run, matcher, part)
 
 
-def matcher_material(bundle: Bundle, data: TinyData, text_layers: int) -> MatcherMaterial:
-    """Tiny data as matchers are trained on it, with the bundle's text encoder."""
+def matcher_material(bundle: Bundle, data: TinyData, config: MatcherRun) -> MatcherMaterial:
+    """Tiny data as a recipe's matcher is trained on it, with the bundle's text encoder."""
     embedder = bundle.load_embedder()
-    reader = CaptionReader(embedder.encoder, text_layers)
+    reader = reader_on(embedder.encoder, config)
     owners = {photo: i for i, photo in enumerate(data.images)}
     captions = [
         (owners[photo], text)

@@ -35,10 +35,11 @@ from models.matcher import Matcher, matcher_settings
 from models.prompts.builder import load_templates
 from models.quantisation import quantise
 from retrieval.errors import InvalidRequestError, PaelleraError
+from retrieval.files import replacing
 from training.bridge import BridgeRun, new_bridge
 from training.config import read_config
 from training.embedder import EmbedderRun, load_space
-from training.files import replacing, save_tensors
+from training.files import save_tensors
 from training.language import VOCABULARY, LanguageRun
 from training.loop import load_trained
 

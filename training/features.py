@@ -29,7 +29,8 @@ from models.vision.efficientnet_lite import WEIGHTS_SHA256, load_efficientnet_li
 from models.vision.features import VisionFeatures
 from models.vision.preprocess import preprocess
 from retrieval.errors import InvalidImageError, InvalidRequestError, PaelleraError
-from training.files import replacing, save_tensors
+from retrieval.files import replacing
+from training.files import save_tensors
 from training.photo_index import Photo, read_photos
 
 Encoder = Callable[[Tensor], VisionFeatures]  # pixels (B, 3, H, W) -> features

@@ -22,8 +22,9 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Muon, Optimizer
 
 from retrieval.errors import InvalidRequestError, PaelleraError
+from retrieval.files import replacing
 from retrieval.precision import fast_cpu_dtype
-from training.files import replacing, save_tensors
+from training.files import save_tensors
 
 CHECKPOINT = "checkpoint.safetensors"
 LOG = "log.jsonl"

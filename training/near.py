@@ -19,8 +19,8 @@ from torch import Tensor
 
 from retrieval.e5 import E5Encoder
 from retrieval.errors import InvalidRequestError, PaelleraError
+from retrieval.files import replacing
 from training.corpus import read_captions
-from training.files import replacing
 
 
 def nearest(vectors: Tensor, k: int, *, among: Tensor | None = None, chunk: int = 2048) -> Tensor:

@@ -7,8 +7,8 @@ from pathlib import Path
 import sentencepiece
 
 from models.language.tokenizer import BOS, EOS, PAD, SEPARATOR, UNK
+from retrieval.files import replacing
 from training.corpus import CaptionCorpus
-from training.files import replacing
 
 
 def language_weights(corpus: CaptionCorpus, exponent: float, floor: float = 0.0) -> dict[str, float]:

@@ -91,6 +91,26 @@ class BottleneckEncoder(nn.Module):
                 bottlenecks = torch.stack(updates).mean(dim=0)
         return (sequences, bottlenecks, collected) if need_weights else (sequences, bottlenecks)
 
+    def joint_weights(self, weights: Sequence[Sequence[Tensor]]) -> list[Tensor]:
+        """The weights of `forward` over all modalities and then the bottlenecks as one sequence.
+
+        Returns:
+            (B, H, L, L) of each layer in turn, rows sum to 1, 0 where nothing looks; with sequential updates
+            of each modality of each fusing layer in turn. A row that such a step leaves as it is looks at
+            itself, so that `rollout` may multiply them.
+        """
+        shared = len(self.bottlenecks)
+        fuses = [index >= self.fusion_layer for index in range(len(weights))]
+        lengths = [own.shape[-1] - shared * fuses[-1] for own in weights[-1]]
+        total = sum(lengths) + shared
+        *places, behind = torch.split(torch.arange(total), [*lengths, shared])
+        joint = []
+        for layer, fused in zip(weights, fuses, strict=True):
+            parts = list(zip(places, layer, strict=True))
+            in_turn = [[part] for part in parts] if fused and self.update == "sequential" else [parts]
+            joint += [_joint(step, behind if fused else behind[:0], total) for step in in_turn]
+        return joint
+
     @staticmethod
     def num_parameters(modalities: int, d_model: int, num_layers: int, num_bottlenecks: int) -> int:
         layers = modalities * num_layers * TransformerLayer.num_parameters(d_model)
@@ -105,3 +125,23 @@ def _run(layer: nn.Module, x: Tensor, mask: Tensor | None, weights: list[Tensor]
         encoded, own = layer(x, mask, need_weights=True)
         weights.append(own)
     return encoded
+
+
+def _joint(parts: Sequence[tuple[Tensor, Tensor]], bottlenecks: Tensor, total: int) -> Tensor:
+    """The weights of some modalities in one layer, over a sequence of `total` places: (B, H, total, total).
+
+    Args:
+        parts: of each modality its places in the sequence, and its weights.
+        bottlenecks: their places, if the layer fuses.
+    """
+    like = parts[0][1]
+    joint = torch.eye(total).to(like).repeat(*like.shape[:2], 1, 1)
+    updates = []
+    for own, weights in parts:
+        seen = torch.cat([own, bottlenecks])
+        rows = joint.new_zeros(*like.shape[:2], len(seen), total)
+        rows[..., seen] = weights
+        joint[:, :, own] = rows[:, :, : len(own)]
+        updates.append(rows[:, :, len(own) :])
+    joint[:, :, bottlenecks] = torch.stack(updates).mean(dim=0)
+    return joint
