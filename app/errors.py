@@ -1,12 +1,18 @@
 """Errors that only the service and the command line can meet, beside those of retrieval/errors.py."""
 
-from retrieval.errors import InvalidRequestError, PaelleraError
+from retrieval.errors import InvalidImageError, InvalidRequestError, PaelleraError
 
 
 class MissingImageError(InvalidRequestError):
     """The request holds no image."""
 
     code = "no_image"
+
+
+class ImageTimeoutError(InvalidImageError):
+    """An image that is not decoded within the time allowed."""
+
+    code = "image_timeout"
 
 
 class UrlNotAllowedError(InvalidRequestError):
@@ -58,6 +64,13 @@ class QueueFullError(RetryLaterError):
 
     code = "queue_full"
     status = 429
+
+
+class QueueTimeoutError(RetryLaterError):
+    """A request was let in and not started in time: the model is slower than expected."""
+
+    code = "queue_timeout"
+    status = 503
 
 
 class NotReadyError(RetryLaterError):

@@ -77,6 +77,8 @@ def decode_image(data: bytes, limits: ImageLimits | None = None) -> DecodedImage
             raise ImageTooLargeError(
                 f"the {name} announces more pixels than the {limits.max_pixels:,} accepted"
             ) from error
+        except MemoryError as error:
+            raise ImageTooLargeError(f"the {name} needs more memory to decode than is allowed") from error
         except Exception as error:  # decoders of hostile bytes raise nearly every type there is
             if "truncated" in str(error).lower() or isinstance(error, EOFError):
                 message = f"the {name} is truncated: the file ends before the picture does"

@@ -31,6 +31,12 @@ class CaptionModel(Protocol):
     @property
     def datastore(self) -> DatastoreVersion | None: ...
     def caption(self, images: Sequence[Image.Image], settings: "CaptionSettings") -> "CaptionResult": ...
+    def caption_each(
+        self,
+        images: Sequence[Image.Image],
+        languages: Sequence[Sequence[str]],
+        settings: "CaptionSettings",
+    ) -> "CaptionResult": ...
 
 
 def load_model(bundle: Path | None, datastore: Path | None) -> CaptionModel:

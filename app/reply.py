@@ -29,7 +29,7 @@ from retrieval.errors import InvalidRequestError
 from retrieval.languages import autonym, display_name
 
 if TYPE_CHECKING:
-    from models.captioner import CaptionResult, CaptionSettings, ImageCaptions
+    from models.captioner import CaptionSettings, ImageCaptions
     from models.explanation import WordAttention
 
 
@@ -60,18 +60,16 @@ def to_settings(parameters: CaptionParameters, languages: tuple[str, ...], image
 def describe_reply(
     model: CaptionModel,
     decoded: Sequence[DecodedImage],
-    result: "CaptionResult",
+    captions: "Sequence[ImageCaptions]",
     timings_ms: Mapping[str, float],
 ) -> CaptionReply:
-    """The reply document. `timings_ms` holds what the captioner cannot know: queue and decode."""
+    """The reply document of some images, each with its captions."""
     return CaptionReply(
         id=new_id(),
         model=describe_model(model),
         datastore=describe_datastore(model),
-        images=[
-            describe_image(image, captions) for image, captions in zip(decoded, result.images, strict=True)
-        ],
-        timings_ms=describe_timings({**timings_ms, **result.timings_ms}),
+        images=[describe_image(image, captioned) for image, captioned in zip(decoded, captions, strict=True)],
+        timings_ms=describe_timings(timings_ms),
     )
 
 

@@ -5,6 +5,7 @@ from typing import cast
 from fastapi import APIRouter, Request
 
 from app.bodies import read_caption_request
+from app.disconnect import while_connected
 from app.errors import NotReadyError
 from app.negotiation import named_languages, preferred_language
 from app.openapi import caption_operation, problem_responses
@@ -26,7 +27,7 @@ router = APIRouter()
         (415, "The Content-Type is none of the three"),
         (422, "An image, a language or a parameter is not acceptable"),
         (429, "Too many requests are waiting; see Retry-After"),
-        (503, "The model is being loaded; see Retry-After"),
+        (503, "The model is being loaded, or too slow for all that wait; see Retry-After"),
     ),
 )
 async def create_captions(request: Request) -> CaptionReply:
@@ -38,7 +39,7 @@ async def create_captions(request: Request) -> CaptionReply:
     if not languages:
         header = ",".join(request.headers.getlist("accept-language"))
         languages = (preferred_language(header, supported, service.default_language),)
-    return await service.caption(asked.images, asked.parameters, languages)
+    return await while_connected(request, service.caption(asked.images, asked.parameters, languages))
 
 
 @router.get(

@@ -40,15 +40,18 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         service = CaptionService(loader, settings)
         app.state.service = service
-        if wait_for_model:
-            await service.start()
+        try:
+            if wait_for_model:
+                await service.start()
+                yield
+                return
+            loading = asyncio.create_task(_start(service, on_failure))
             yield
-            return
-        loading = asyncio.create_task(_start(service, on_failure))
-        yield
-        loading.cancel()
-        with suppress(asyncio.CancelledError):
-            await loading
+            loading.cancel()
+            with suppress(asyncio.CancelledError):
+                await loading
+        finally:
+            await service.close()
 
     app = FastAPI(
         title="Paellera",

@@ -1,34 +1,43 @@
-"""One captioner behind many requests: loaded once, warmed up, used by one thread at a time.
+"""One captioner behind many requests: loaded once, warmed up, used by one thread.
 
-A request is admitted or refused before it costs anything, its images are decoded in a bounded pool, and then
-it waits its turn. Knows nothing of HTTP; errors are PaelleraErrors. Requests are not merged into batches.
+A request is let in or refused before it costs anything, its images are decoded in a pool of processes, and
+then they wait to be captioned in batches, together with those of others. Knows nothing of HTTP; errors are
+PaelleraErrors.
 """
 
-import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Literal, TypeVar
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import structlog
-from anyio import CapacityLimiter, to_thread
 from PIL import Image
 
-from app.errors import NotReadyError, QueueFullError
-from app.images import DecodedImage, decode_image
+from app.batching import Batcher, BatchLimits, Part
+from app.decoding import DecodePool
+from app.errors import NotReadyError
 from app.model import CaptionModel
 from app.negotiation import default_language
 from app.reply import describe_reply, to_settings
 from app.schemas import CaptionParameters, CaptionReply
 from app.settings import Settings
-from retrieval.errors import InvalidImageError
 
 if TYPE_CHECKING:
-    from models.captioner import CaptionResult
+    from models.captioner import CaptionSettings, ImageCaptions
 
-T = TypeVar("T")
-_LONGEST_RETRY = 60  # seconds
 _log = structlog.get_logger("paellera.service")
+
+
+class _Photo(NamedTuple):
+    """What is captioned in one piece."""
+
+    image: Image.Image
+    languages: tuple[str, ...]
+
+
+class _Captioned(NamedTuple):
+    captions: "ImageCaptions"
+    timings_ms: dict[str, float]  # of the batch it was in: all of a batch have the same object
 
 
 class CaptionService:
@@ -39,10 +48,16 @@ class CaptionService:
         self.settings = settings
         self._load = load
         self._model: CaptionModel | None = None
-        self._model_limiter = CapacityLimiter(1)  # one batch on the model at a time
-        self._decode_limiter = CapacityLimiter(settings.decode_workers)
-        self._admitted = 0
-        self._seconds_per_request = 0.5  # running mean, for Retry-After
+        self._batcher: Batcher[CaptionSettings, _Photo, _Captioned] = Batcher(
+            self._caption_batch,
+            BatchLimits(settings.max_waiting, settings.queue_seconds, settings.batch_rows),
+        )
+        self._decoder = DecodePool(
+            settings.image_limits,
+            settings.decode_workers,
+            settings.decode_seconds,
+            settings.decode_memory_bytes,
+        )
 
     async def start(self) -> None:
         """Loads the model and captions a warm-up image with it; then the status is `ready`.
@@ -51,10 +66,10 @@ class CaptionService:
         """
         started = time.perf_counter()
         try:
-            model = await to_thread.run_sync(self._load, limiter=self._model_limiter)
+            model = await self._batcher.call(self._load)
             picture = Image.linear_gradient("L").convert("RGB")
             settings = to_settings(CaptionParameters(), (self._default_of(model),), 1)
-            await to_thread.run_sync(model.caption, [picture], settings, limiter=self._model_limiter)
+            await self._batcher.call(lambda: model.caption([picture], settings))
         except Exception:
             self.status = "failed"
             raise
@@ -81,66 +96,59 @@ class CaptionService:
     def default_language(self) -> str:
         return self._default_of(self.model)
 
+    @property
+    def depth(self) -> int:
+        """Requests that were let in and wait for the model."""
+        return self._batcher.depth
+
     def check_room(self) -> None:
         """Raises NotReadyError or QueueFullError: asked before a body is read, to refuse cheaply."""
         _ = self.model
-        if self._admitted >= self.settings.max_waiting + 1:  # one is running
-            seconds = math.ceil(self._admitted * self._seconds_per_request)
-            raise QueueFullError(
-                f"{self.settings.max_waiting} requests are waiting already; try again later",
-                max(1, min(seconds, _LONGEST_RETRY)),
-            )
+        self._batcher.check_room()
 
     async def caption(
         self, images: list[bytes], parameters: CaptionParameters, languages: tuple[str, ...]
     ) -> CaptionReply:
-        """Captions every image in every language, in one batch.
+        """Caption every image in every language.
 
-        `images` is emptied once decoded: a waiting request holds small pictures, not the files sent.
-        Raises InvalidImageError (naming which image), InvalidRequestError, QueueFullError or NotReadyError.
+        `images` is emptied once decoded: a waiting request holds small pictures, not the files sent. When
+        cancelled, what is not started is not captioned.
+
+        Raises:
+            InvalidImageError: which image, if there are several.
+            InvalidRequestError: too many captions at once, or a setting that the bundle has no part for.
+            RetryLaterError: NotReadyError, QueueFullError or QueueTimeoutError.
         """
         model = self.model
         settings = to_settings(parameters, languages, len(images))
-        with self._admission():
+        with self._batcher.place(len(images) * len(languages)) as place:
             arrived = time.perf_counter()
-            decoded, decode_seconds = await to_thread.run_sync(
-                _timed, lambda: self._decode(images), limiter=self._decode_limiter
-            )
+            decoded = await self._decoder.decode(images)
+            decode_ms = 1000 * (time.perf_counter() - arrived)
             images.clear()
+            # Photos with the same settings are captioned together, whatever their languages.
+            kind = replace(settings, languages=())
+            parts = [Part(_Photo(item.image, languages), len(languages)) for item in decoded]
+            captioned = await self._batcher.submit(place, kind, parts)
+            total_ms = 1000 * (time.perf_counter() - arrived)
+        timings: dict[str, float] = {}
+        for batch in {id(one.timings_ms): one.timings_ms for one in captioned}.values():
+            for stage, milliseconds in batch.items():
+                timings[stage] = timings.get(stage, 0.0) + milliseconds
+        queue_ms = max(total_ms - decode_ms - sum(timings.values()), 0.0)
+        captions = [one.captions for one in captioned]
+        return describe_reply(model, decoded, captions, {"queue": queue_ms, "decode": decode_ms, **timings})
 
-            def run() -> "CaptionResult":
-                return model.caption([item.image for item in decoded], settings)
+    async def close(self) -> None:
+        """Let go of threads and processes; the batch that runs is finished."""
+        await self._batcher.close()
+        await self._decoder.close()
 
-            result, model_seconds = await to_thread.run_sync(_timed, run, limiter=self._model_limiter)
-            queue_seconds = time.perf_counter() - arrived - decode_seconds - model_seconds
-        self._seconds_per_request += 0.1 * (model_seconds - self._seconds_per_request)
-        timings_ms = {"queue": 1000 * max(queue_seconds, 0.0), "decode": 1000 * decode_seconds}
-        return describe_reply(model, decoded, result, timings_ms)
-
-    @contextmanager
-    def _admission(self) -> Iterator[None]:
-        self.check_room()
-        self._admitted += 1
-        try:
-            yield
-        finally:
-            self._admitted -= 1
-
-    def _decode(self, images: Sequence[bytes]) -> list[DecodedImage]:
-        decoded = []
-        for number, data in enumerate(images, start=1):
-            try:
-                decoded.append(decode_image(data, self.settings.image_limits))
-            except InvalidImageError as error:
-                if len(images) == 1:
-                    raise
-                raise type(error)(f"image {number} of {len(images)}: {error}") from error
-        return decoded
+    def _caption_batch(self, settings: "CaptionSettings", photos: Sequence[_Photo]) -> list[_Captioned]:
+        result = self.model.caption_each(
+            [photo.image for photo in photos], [photo.languages for photo in photos], settings
+        )
+        return [_Captioned(captions, result.timings_ms) for captions in result.images]
 
     def _default_of(self, model: CaptionModel) -> str:
         return default_language(self.settings.default_language, model.languages)
-
-
-def _timed(work: Callable[[], T]) -> tuple[T, float]:
-    started = time.perf_counter()
-    return work(), time.perf_counter() - started

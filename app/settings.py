@@ -29,13 +29,19 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="the address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="the port to listen on; 0: any free one")
     max_waiting: int = Field(32, ge=1, le=10_000, description="requests that may wait for the model")
-    decode_workers: int = Field(2, ge=1, le=64, description="images decoded at the same time")
+    queue_seconds: float = Field(20.0, gt=0, le=3600, description="that a request may wait for the model")
+    batch_rows: int = Field(16, ge=1, le=256, description="captions that are written together")
     max_body_bytes: int = Field(64_000_000, ge=1, description="of one request")
     shutdown_seconds: int = Field(30, ge=0, description="for requests under way when the service stops")
 
     max_images: int = Field(16, ge=1, le=256, description="in one request, and in one batch")
     max_image_bytes: int = Field(20_000_000, ge=1, description="of one image file")
     max_image_pixels: int = Field(50_000_000, ge=1, le=_PILLOW_PIXELS, description="width × height")
+    decode_workers: int = Field(2, ge=1, le=64, description="processes, one image each at a time")
+    decode_seconds: float = Field(10.0, gt=0, le=600, description="that decoding an image may take")
+    decode_memory_bytes: int = Field(
+        2_000_000_000, ge=500_000_000, description="address space of each of these processes"
+    )
 
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="what is logged")
     log_format: Literal["text", "json"] = Field("text", description="how it is logged, to standard error")

@@ -129,19 +129,30 @@ class Captioner:
         self._matcher = matcher
 
     def caption(self, images: Sequence[Image.Image], settings: CaptionSettings) -> CaptionResult:
-        """Caption every image in every language.
+        """Caption every image in every language of the settings; otherwise as `caption_each`."""
+        return self.caption_each(images, [settings.languages] * len(images), settings)
+
+    def caption_each(
+        self,
+        images: Sequence[Image.Image],
+        languages: Sequence[Sequence[str]],
+        settings: CaptionSettings,
+    ) -> CaptionResult:
+        """Caption every image in languages of its own.
 
         Args:
             images: decoded photos of any size and mode.
+            languages: of each image, one or more.
+            settings: of all of them; their languages are not looked at.
 
         Raises:
             InvalidRequestError: no language or settings out of range.
             UnknownLanguageError: a language the bundle cannot write.
         """
-        languages = [match(language, self.languages) for language in settings.languages]
+        asked = [tuple(match(language, self.languages) for language in own) for own in languages]
         generation = self._generation_settings(settings)
         k = self._defaults.neighbours if settings.neighbours is None else settings.neighbours
-        if not languages:
+        if not all(asked):
             raise InvalidRequestError("name at least one language")
         if k < 0:
             raise InvalidRequestError("neighbours must not be negative")
@@ -149,11 +160,8 @@ class Captioner:
             raise InvalidRequestError(f"the bundle {self.bundle_name} has no matcher to rerank captions with")
         timings = dict.fromkeys(("encode", "retrieve", "generate"), 0.0)
         captioned: list[ImageCaptions] = []
-        at_once = max(1, min(_IMAGES_AT_ONCE, _ROWS_AT_ONCE // len(languages)))
-        for start in range(0, len(images), at_once):
-            captioned += self._caption_chunk(
-                images[start : start + at_once], languages, k, generation, timings, settings
-            )
+        for chunk in _chunks([len(own) for own in asked]):
+            captioned += self._caption_chunk(images[chunk], asked[chunk], k, generation, timings, settings)
         return CaptionResult(tuple(captioned), timings)
 
     def embed_images(self, images: Sequence[Image.Image]) -> NDArray[np.float32]:
@@ -185,7 +193,7 @@ class Captioner:
     def _caption_chunk(
         self,
         images: Sequence[Image.Image],
-        languages: Sequence[str],
+        languages: Sequence[Sequence[str]],
         k: int,
         generation: GenerationSettings,
         timings: dict[str, float],
@@ -197,9 +205,10 @@ class Captioner:
         queries = self._embed(features)
         neighbours = self._retrieve(features, queries, languages, k)  # [image][language]
         retrieved = time.perf_counter()
+        counts = [len(own) for own in languages]
         prompts = self._build_prompts(languages, neighbours, queries.novelty)
-        hypotheses = self._generate(features, prompts, queries.novelty, generation)
-        written = self._judge(features, queries, hypotheses, len(languages), settings)  # [image * language]
+        hypotheses = self._generate(features, prompts, counts, queries.novelty, generation)
+        written = self._judge(features, queries, hypotheses, counts, settings)  # a row a prompt
         attention: list[tuple[WordAttention, ...]] = [()] * len(written)
         if settings.explain:
             best = [row[0].hypothesis.ids for row in written]
@@ -213,8 +222,8 @@ class Captioner:
             ("generate", generated - retrieved),
         ):
             timings[stage] += 1000 * seconds
-        for number, found in enumerate(neighbours):
-            mine = slice(number * len(languages), (number + 1) * len(languages))
+        rows = iter(zip(written, attention, strict=True))
+        for own, found in zip(languages, neighbours, strict=True):
             yield ImageCaptions(
                 tuple(
                     Caption(
@@ -225,9 +234,8 @@ class Captioner:
                         tuple(retrieved_here),
                         words,
                     )
-                    for language, (best, *others), retrieved_here, words in zip(
-                        languages, written[mine], found, attention[mine], strict=True
-                    )
+                    for language, retrieved_here in zip(own, found, strict=True)
+                    for (best, *others), words in [next(rows)]
                 )
             )
 
@@ -241,14 +249,13 @@ class Captioner:
         return self._embedder.embed_pooled(features.pooled, features.class_logits)
 
     def _retrieve(
-        self, features: VisionFeatures, queries: Queries, languages: Sequence[str], k: int
+        self, features: VisionFeatures, queries: Queries, languages: Sequence[Sequence[str]], k: int
     ) -> list[list[list[Neighbour]]]:
-        images = len(queries.vectors)
         if k == 0:
-            return [[[] for _ in languages] for _ in range(images)]
+            return [[[] for _ in own] for own in languages]
         lowest = min(self._defaults.min_score, self._defaults.min_score_new)
         fetched = k if self._matcher is None else max(k, self._defaults.candidates)
-        found = self.datastore.neighbours(queries.vectors, [languages] * images, fetched, min_score=lowest)
+        found = self.datastore.neighbours(queries.vectors, languages, fetched, min_score=lowest)
         if self._matcher is None:
             return found
         weight, least = self._defaults.match_weight, self._least_scores(queries.novelty)
@@ -259,10 +266,11 @@ class Captioner:
         self,
         features: VisionFeatures,
         prompts: Sequence[list[int]],
+        counts: Sequence[int],
         novelty: NDArray[np.float32],
         generation: GenerationSettings,
     ) -> list[list[Hypothesis]]:
-        """Hypotheses of each prompt: those of each language of each image in turn."""
+        """Hypotheses of each prompt; each image has so many of them in turn."""
         weight = self._language_model.embed_tokens.weight
         state = self._bridge.prepare(features.tokens.to(weight.dtype))
         prefix = self._bridge.prefix(state)
@@ -274,10 +282,9 @@ class Captioner:
                 f"prompt and caption have {longest} tokens together, more than the model's "
                 f"{limit}: ask for fewer neighbours or a smaller max_tokens"
             )
-        languages = len(prompts) // len(novelty)
-        rows = torch.arange(len(novelty), device=weight.device).repeat_interleave(languages)
+        rows = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts)).to(weight.device)
         # The less a photo is like those the bridge was trained on, the more of the neighbours' words.
-        copied = (self._defaults.copy_weight * novelty).repeat(languages).tolist()
+        copied = (self._defaults.copy_weight * novelty).repeat(counts).tolist()
         hypotheses: list[list[Hypothesis]] = []
         for start in range(0, len(prompts), _ROWS_AT_ONCE):  # more than one only for very many languages
             chunk = slice(start, start + _ROWS_AT_ONCE)
@@ -293,7 +300,7 @@ class Captioner:
 
     def _build_prompts(
         self,
-        languages: Sequence[str],
+        languages: Sequence[Sequence[str]],
         neighbours: Sequence[Sequence[Sequence[Neighbour]]],
         novelty: NDArray[np.float32],
     ) -> list[list[int]]:
@@ -301,8 +308,8 @@ class Captioner:
         least = self._least_scores(novelty)
         return [
             self._prompts.build(language, [n.text for n in found if n.score >= least_here])
-            for per_language, least_here in zip(neighbours, least, strict=True)
-            for language, found in zip(languages, per_language, strict=True)
+            for own, per_language, least_here in zip(languages, neighbours, least, strict=True)
+            for language, found in zip(own, per_language, strict=True)
         ]
 
     def _least_scores(self, novelty: NDArray[np.float32]) -> list[float]:
@@ -322,16 +329,16 @@ class Captioner:
         features: VisionFeatures,
         queries: Queries,
         hypotheses: Sequence[Sequence[Hypothesis]],
-        languages: int,
+        counts: Sequence[int],
         settings: CaptionSettings,
     ) -> list[list[_Written]]:
         """Each row's captions with their confidence, at most `num_captions`."""
         texts = [[self._prompts.tokenizer.decode(h.ids) for h in row] for row in hypotheses]
         confidences = [[_likelihood(h) for h in row] for row in hypotheses]
         if self._matcher is not None:
+            rows = iter(texts)
             by_image = [
-                list(itertools.chain.from_iterable(texts[start : start + languages]))
-                for start in range(0, len(texts), languages)
+                list(itertools.chain.from_iterable(itertools.islice(rows, count))) for count in counts
             ]
             logits = itertools.chain.from_iterable(
                 self._matcher.logits(features.tokens, by_image, _trust(queries))
@@ -370,6 +377,18 @@ class Captioner:
         if not 0 < chosen.top_p <= 1:
             raise InvalidRequestError("top_p must be above 0 and at most 1")
         return chosen
+
+
+def _chunks(counts: Sequence[int]) -> Iterator[slice]:
+    """Images, each with so many captions, in runs that are not too large to be worked on together."""
+    start = rows = 0
+    for number, count in enumerate(counts):
+        if number > start and (number - start == _IMAGES_AT_ONCE or rows + count > _ROWS_AT_ONCE):
+            yield slice(start, number)
+            start, rows = number, 0
+        rows += count
+    if start < len(counts):
+        yield slice(start, len(counts))
 
 
 def _trust(queries: Queries) -> list[float]:

@@ -5,7 +5,7 @@ It stands where the real one would, so that HTTP and the command line are tested
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from PIL import Image
 
@@ -37,22 +37,31 @@ class EchoCaptioner:
     calls: list[tuple[int, CaptionSettings]] = field(default_factory=list)
     gate: threading.Event | None = None  # when set, captioning waits for it
     fail: Exception | None = None
+    entered: int = 0  # batches begun
 
     def caption(self, images: Sequence[Image.Image], settings: CaptionSettings) -> CaptionResult:
+        return self.caption_each(images, [settings.languages] * len(images), settings)
+
+    def caption_each(
+        self, images: Sequence[Image.Image], languages: Sequence[Sequence[str]], settings: CaptionSettings
+    ) -> CaptionResult:
+        self.entered += 1
         if self.gate is not None:
             assert self.gate.wait(timeout=120)
         if self.fail is not None:
             raise self.fail
-        self.calls.append((len(images), settings))
+        self.calls.append((len(images), replace(settings, languages=tuple(languages[0]))))
         return CaptionResult(
-            tuple(self._captions(image, settings) for image in images),
+            tuple(self._captions(image, own, settings) for image, own in zip(images, languages, strict=True)),
             {"encode": 1.0, "retrieve": 2.0, "generate": 3.0},
         )
 
-    def _captions(self, image: Image.Image, settings: CaptionSettings) -> ImageCaptions:
+    def _captions(
+        self, image: Image.Image, languages: Sequence[str], settings: CaptionSettings
+    ) -> ImageCaptions:
         red, green, blue = image.resize((1, 1)).getpixel((0, 0))  # type: ignore[misc]
         captions = []
-        for language in settings.languages:
+        for language in languages:
             texts = [
                 f"{WORDS[language]} {red},{green},{blue}" + (f" #{number}" if number else "")
                 for number in range(settings.num_captions)

@@ -69,9 +69,12 @@ def test_a_full_queue_is_refused_at_once_and_drains() -> None:
     captioner = EchoCaptioner()
     with service_client(captioner, max_waiting=2) as client, ThreadPoolExecutor(4) as pool:
         captioner.gate = threading.Event()
-        waiting = [pool.submit(ask, client) for _ in range(3)]  # one runs, two wait
+        begun = captioner.entered
+        waiting = [pool.submit(ask, client)]
+        wait_until(lambda: captioner.entered > begun)
+        waiting += [pool.submit(ask, client) for _ in range(2)]
         service = client.app.state.service  # type: ignore[attr-defined]
-        wait_until(lambda: service._admitted == 3)
+        wait_until(lambda: service.depth == 2)
         refused = ask(client)
         assert refused.status_code == 429
         assert refused.json()["code"] == "queue_full"
@@ -86,19 +89,44 @@ def test_one_batch_at_a_time_on_the_model() -> None:
     class Watched(EchoCaptioner):
         inside = most = 0
 
-        def caption(self, images: Any, settings: CaptionSettings) -> CaptionResult:
+        def caption_each(self, images: Any, languages: Any, settings: CaptionSettings) -> CaptionResult:
             self.inside += 1
             self.most = max(self.most, self.inside)
             time.sleep(0.01)
             self.inside -= 1
-            return super().caption(images, settings)
+            return super().caption_each(images, languages, settings)
 
     captioner = Watched()
     with service_client(captioner) as client, ThreadPoolExecutor(8) as pool:
         replies = list(pool.map(lambda _: ask(client).json(), range(8)))
     assert captioner.most == 1
-    assert max(reply["timings_ms"]["queue"] for reply in replies) >= 10
+    assert sum(count for count, _ in captioner.calls) == 8
     assert len({reply["id"] for reply in replies}) == 8
+
+
+def test_those_that_wait_are_captioned_together_each_in_its_languages() -> None:
+    captioner = EchoCaptioner()
+    with service_client(captioner) as client, ThreadPoolExecutor(6) as pool:
+        captioner.gate = threading.Event()
+        begun = captioner.entered
+        first = pool.submit(ask, client)
+        wait_until(lambda: captioner.entered > begun)
+        spoken = [["de"], ["zh", "en"], ["ar"]]
+        waiting = [
+            pool.submit(client.post, "/v1/captions", files={"image": PHOTO}, data={"language": languages})
+            for languages in spoken
+        ]
+        other = pool.submit(client.post, "/v1/captions", files={"image": PHOTO}, data={"beams": "1"})
+        service = client.app.state.service  # type: ignore[attr-defined]
+        wait_until(lambda: service.depth == 4)
+        captioner.gate.set()
+        for languages, future in zip(spoken, waiting, strict=True):
+            (image,) = future.result(timeout=120).json()["images"]
+            assert [caption["language"] for caption in image["captions"]] == languages
+        assert first.result(timeout=120).json()["timings_ms"]["queue"] >= 0
+        assert other.result(timeout=120).status_code == 200
+    counts = [count for count, _ in captioner.calls]
+    assert sorted(counts) == [1, 1, 3]  # other settings are another batch
 
 
 def test_a_refused_request_frees_its_place() -> None:

@@ -81,6 +81,23 @@ def test_an_image_is_captioned_the_same_alone(captioner: Captioner, photos: dict
                 assert mine.score == pytest.approx(batched.score, abs=1e-5)
 
 
+def test_photos_of_one_batch_may_have_languages_of_their_own(
+    captioner: Captioner, photos: dict[str, Image.Image]
+) -> None:
+    images = list(photos.values())
+    asked = [ALL[number % 4 : number % 4 + 1 + number % 3] for number in range(len(images))]
+    together = captioner.caption_each(images, asked, CaptionSettings(()))
+    for photo, languages, image in zip(images, asked, together.images, strict=True):
+        (alone,) = captioner.caption([photo], CaptionSettings(languages)).images
+        assert [caption.language for caption in image.captions] == list(languages)
+        assert [caption.text for caption in image.captions] == [caption.text for caption in alone.captions]
+        for mine, batched in zip(alone.captions, image.captions, strict=True):
+            assert mine.confidence == pytest.approx(batched.confidence, abs=1e-3)
+            assert [n.id for n in mine.neighbours] == [n.id for n in batched.neighbours]
+    with pytest.raises(InvalidRequestError, match="at least one language"):
+        captioner.caption_each(images[:2], [("en",), ()], CaptionSettings(()))
+
+
 def test_another_datastore_brings_its_own_neighbours(tmp_path: Path, photos: dict[str, Image.Image]) -> None:
     source = tmp_path / "mine.jsonl"
     rows = [

@@ -1,0 +1,115 @@
+"""Decoding in processes: the same pictures as without, and workers that hang, crash or are killed."""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+from sample_pictures import encode, plain
+
+from app.decoding import DecodePool
+from app.errors import ImageTimeoutError
+from app.images import DecodedImage, ImageLimits, decode_image
+from retrieval.errors import ImageTooLargeError, InvalidImageError
+
+T = TypeVar("T")
+PHOTOS = [encode(plain(), format) for format in ("PNG", "JPEG", "WEBP")]
+MEMORY = 2_000_000_000
+
+
+def with_pool(test: Callable[[DecodePool], Awaitable[T]], *, seconds: float = 60, **options: Any) -> T:
+    async def run() -> T:
+        pool = DecodePool(ImageLimits(), options.pop("workers", 1), seconds, MEMORY, **options)
+        try:
+            return await test(pool)
+        finally:
+            await pool.close()
+
+    return asyncio.run(run())
+
+
+def obey(data: bytes, limits: ImageLimits) -> DecodedImage:
+    """Does what the bytes say; a picture's width is the process it was decoded in."""
+    if data == b"hang":
+        time.sleep(600)
+    if data == b"crash":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if data == b"raise":
+        raise RuntimeError
+    if data == b"fill":
+        bytearray(MEMORY)
+    if data == b"talk":
+        os.write(next(fd for fd in range(3, 100) if is_socket(fd)), b"\0\0\0\x02{]")
+        time.sleep(600)
+    return DecodedImage(plain(), os.getpid(), 1, "PNG")
+
+
+def is_socket(descriptor: int) -> bool:
+    try:
+        return str(Path(f"/proc/self/fd/{descriptor}").readlink()).startswith("socket")
+    except OSError:
+        return False
+
+
+def test_pictures_are_the_same_as_without_processes() -> None:
+    decoded = with_pool(lambda pool: pool.decode(PHOTOS), workers=2)
+    for found, data in zip(decoded, PHOTOS, strict=True):
+        expected = decode_image(data)
+        assert (found.width, found.height, found.format) == (expected.width, expected.height, expected.format)
+        assert found.image.tobytes() == expected.image.tobytes()
+
+
+def test_errors_come_through_and_say_which_image() -> None:
+    async def test(pool: DecodePool) -> None:
+        with pytest.raises(InvalidImageError, match=r"^this is not an image"):
+            await pool.decode([b"text"])
+        with pytest.raises(InvalidImageError, match=r"^image 2 of 3: the PNG is truncated"):
+            await pool.decode([PHOTOS[0], PHOTOS[0][:60], b"text"])
+        with pytest.raises(ImageTooLargeError, match=r"^the image has 30,000,000 bytes"):
+            await pool.decode([bytes(30_000_000)])
+
+    with_pool(test)
+
+
+def test_a_hanging_decoder_is_killed_and_the_next_image_is_read() -> None:
+    async def test(pool: DecodePool) -> None:
+        (first,) = await pool.decode([b""])
+        with pytest.raises(ImageTimeoutError, match=r"more than 1 s"):
+            await pool.decode([b"hang"])
+        (second,) = await pool.decode([b""])
+        assert first.width != second.width
+        with pytest.raises(ProcessLookupError):
+            os.kill(first.width, 0)
+
+    with_pool(test, seconds=1, decode=obey)
+
+
+@pytest.mark.parametrize("order", [b"crash", b"raise", b"fill", b"talk"])
+def test_a_worker_that_dies_costs_one_image(order: bytes) -> None:
+    async def test(pool: DecodePool) -> None:
+        with pytest.raises(InvalidImageError, match="its decoder crashed"):
+            await pool.decode([order])
+        assert (await pool.decode([b""]))[0].width
+
+    with_pool(test, decode=obey)
+
+
+def test_a_worker_killed_from_outside_costs_none() -> None:
+    async def test(pool: DecodePool) -> None:
+        (first,) = await pool.decode([b""])
+        os.kill(first.width, signal.SIGKILL)
+        (second,) = await pool.decode([b""])
+        assert first.width != second.width
+
+    with_pool(test, decode=obey)
+
+
+def test_workers_end_with_the_pool() -> None:
+    pictures = with_pool(lambda pool: pool.decode([b""] * 4), workers=2, decode=obey)
+    for worker in {picture.width for picture in pictures}:
+        with pytest.raises(ProcessLookupError):
+            os.kill(worker, 0)
