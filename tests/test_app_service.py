@@ -118,7 +118,7 @@ def test_those_that_wait_are_captioned_together_each_in_its_languages() -> None:
         ]
         other = pool.submit(client.post, "/v1/captions", files={"image": PHOTO}, data={"beams": "1"})
         service = client.app.state.service  # type: ignore[attr-defined]
-        wait_until(lambda: service.depth == 4)
+        wait_until(lambda: len(service._batcher._jobs) == 4)  # all are decoded
         captioner.gate.set()
         for languages, future in zip(spoken, waiting, strict=True):
             (image,) = future.result(timeout=120).json()["images"]
