@@ -6,6 +6,7 @@ Images are not decoded here; the total size is bounded by app/middleware.py.
 
 import base64
 import binascii
+from collections.abc import Sequence, Sized
 from dataclasses import dataclass
 
 from anyio import to_thread
@@ -15,6 +16,7 @@ from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 
 from app.errors import InvalidBodyError, MissingImageError, UnsupportedBodyError, UrlNotAllowedError
+from app.fetching import ImageFetcher
 from app.schemas import CaptionBody, CaptionParameters
 from app.settings import Settings
 from app.validation import describe_invalid, parse_parameters, shown
@@ -31,8 +33,10 @@ class CaptionRequest:
     parameters: CaptionParameters
 
 
-async def read_caption_request(request: Request, settings: Settings) -> CaptionRequest:
-    """Reads the body by its Content-Type. Raises InvalidRequestError."""
+async def read_caption_request(
+    request: Request, settings: Settings, fetcher: ImageFetcher | None = None
+) -> CaptionRequest:
+    """Reads the body by its Content-Type; images given by address are fetched. Raises InvalidRequestError."""
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if content_type == "multipart/form-data":
         _refuse_query(request, "form fields")
@@ -40,31 +44,48 @@ async def read_caption_request(request: Request, settings: Settings) -> CaptionR
     elif content_type == "application/json":
         _refuse_query(request, "members of the JSON document")
         body = await _read_all(request)
-        images, parameters = await to_thread.run_sync(_parse_json, body)
+        given, parameters = await to_thread.run_sync(_parse_json, body)
+        _check_count(given, settings)
+        images = await _with_fetched(given, fetcher)
     elif content_type.startswith("image/") or content_type == "application/octet-stream":
         parameters = parse_parameters(request.query_params.multi_items())
         images = [await _read_all(request)]
     else:
         sent = f"not {shown(content_type)!r}" if content_type else "and there is none"
         raise UnsupportedBodyError(f"the Content-Type must be {_ACCEPTED}, {sent}")
+    _check_count(images, settings)
+    return CaptionRequest(images, parameters)
+
+
+def _check_count(images: Sized, settings: Settings) -> None:
     if not images:
         raise MissingImageError("the request holds no image: send one or more as `image` (JSON: `images`)")
     if len(images) > settings.max_images:
         raise InvalidRequestError(f"at most {settings.max_images} images in one request")
-    return CaptionRequest(images, parameters)
 
 
-def _parse_json(body: bytes) -> tuple[list[bytes], CaptionParameters]:
+async def _with_fetched(given: Sequence[bytes | str], fetcher: ImageFetcher | None) -> list[bytes]:
+    """The images, those given as addresses (str) fetched."""
+    urls = {place: image for place, image in enumerate(given) if isinstance(image, str)}
+    if urls and fetcher is None:
+        raise UrlNotAllowedError("images by url are not fetched here: send the bytes as base64")
+    fetched = await fetcher.fetch(urls, len(given)) if urls and fetcher is not None else {}
+    return [fetched[place] if isinstance(image, str) else image for place, image in enumerate(given)]
+
+
+def _parse_json(body: bytes) -> tuple[list[bytes | str], CaptionParameters]:
+    """The images as bytes, or as the address they are at."""
     try:
         document = CaptionBody.model_validate_json(body)
     except ValidationError as error:
         if error.errors(include_url=False, include_input=False)[0]["type"] == "json_invalid":
             raise InvalidBodyError("the body is not valid JSON") from None
         raise InvalidRequestError(describe_invalid(error, CaptionBody.model_fields)) from None
-    images = []
+    images: list[bytes | str] = []
     for number, image in enumerate(document.images, start=1):
         if image.base64 is None:
-            raise UrlNotAllowedError("images by url are not fetched here: send the bytes as base64")
+            images.append(image.url or "")
+            continue
         text = image.base64
         if text.startswith("data:"):
             text = text.partition(",")[2]

@@ -14,6 +14,7 @@ import typer
 
 from app.cli_bundle import bundle_app, languages
 from app.cli_caption import caption
+from app.cli_keys import keys_app
 from app.cli_serve import serve
 from app.datastore_cli import datastore_app
 from app.version import paellera_version
@@ -60,6 +61,7 @@ def paellera(
 cli.command()(caption)
 cli.command()(serve)
 cli.command()(languages)
+cli.add_typer(keys_app, name="keys")
 cli.add_typer(datastore_app, name="datastore")
 cli.add_typer(bundle_app, name="bundle")
 cli.add_typer(train_app, name="train")

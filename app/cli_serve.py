@@ -2,12 +2,18 @@
 
 import socket
 import sys
+from ipaddress import ip_address
 from typing import Annotated
 
 import typer
 
 from app.cli_options import BundleOption, DatastoreOption
 from retrieval.errors import PaelleraError
+
+_OPEN_WARNING = (
+    "warning: other machines can reach this service and it asks nobody for a key; "
+    "make one with `paellera keys add` and set PAELLERA_KEYS_FILE"
+)
 
 
 def serve(
@@ -40,29 +46,41 @@ def serve(
     from app.settings import load_settings
 
     settings = load_settings({"host": host, "port": port, "bundle": bundle, "datastore": datastore})
-    listener = _listen(settings.host, settings.port)
-    configure_logging(settings.log_level, settings.log_format)
     failures: list[Exception] = []
 
     def stop(error: Exception) -> None:
         failures.append(error)
         server.should_exit = True
 
+    # What is wrong with the settings or the keys file is said before the address is taken.
+    application = create_app(settings=settings, on_failure=stop)
+    listener = _listen(settings.host, settings.port)
+    configure_logging(settings.log_level, settings.log_format)
     server = uvicorn.Server(
         uvicorn.Config(
-            create_app(settings=settings, on_failure=stop),
+            application,
             log_config=None,  # ours is in place
             access_log=False,  # the request line is app/middleware.py's
             server_header=False,
+            proxy_headers=False,  # who is believed is app/client_address.py's
             timeout_graceful_shutdown=settings.shutdown_seconds,
         )
     )
     address, chosen_port = listener.getsockname()[:2]
     shown = f"[{address}]" if ":" in address else address
+    if settings.keys_file is None and not is_loopback(address):
+        print(_OPEN_WARNING, file=sys.stderr, flush=True)
     print(f"Paellera listens on http://{shown}:{chosen_port} (API: /docs)", file=sys.stderr, flush=True)
     server.run(sockets=[listener])
     if failures:
         raise failures[0]
+
+
+def is_loopback(address: str) -> bool:
+    """Whether only this machine can reach what listens there. `0.0.0.0` and `::` are everywhere."""
+    parsed = ip_address(address.partition("%")[0])
+    mapped = getattr(parsed, "ipv4_mapped", None)
+    return bool((mapped or parsed).is_loopback)
 
 
 def _listen(host: str, port: int) -> socket.socket:

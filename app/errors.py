@@ -16,7 +16,7 @@ class ImageTimeoutError(InvalidImageError):
 
 
 class UrlNotAllowedError(InvalidRequestError):
-    """An image was given by its address; this service fetches nothing."""
+    """An image was given by an address that this service does not fetch from."""
 
     code = "url_not_allowed"
 
@@ -78,3 +78,56 @@ class NotReadyError(RetryLaterError):
 
     code = "not_ready"
     status = 503
+
+
+class MissingKeyError(PaelleraError):
+    """The service wants an API key and the request has none."""
+
+    code = "missing_key"
+    status = 401
+
+
+class InvalidKeyError(PaelleraError):
+    """The API key is none of those in the keys file."""
+
+    code = "invalid_key"
+    status = 401
+
+
+class NotPermittedError(PaelleraError):
+    """The key is good, but not for this."""
+
+    code = "not_permitted"
+    status = 403
+
+
+class KeysFileError(PaelleraError):
+    """The keys file is missing, damaged, or has no such key."""
+
+    code = "invalid_keys_file"
+
+
+class RateLimitedError(RetryLaterError):
+    """The key or the address has used up what it may ask for in this minute or day."""
+
+    code = "rate_limited"
+    status = 429
+
+
+class LimitsUnavailableError(RetryLaterError):
+    """Requests cannot be counted, so a caller with a limit is not served."""
+
+    code = "limits_unavailable"
+    status = 503
+
+
+class FetchFailedError(InvalidRequestError):
+    """An image given by its address could not be had."""
+
+    code = "fetch_failed"
+
+
+class FetchTimeoutError(InvalidRequestError):
+    """The images given by their addresses did not arrive in time."""
+
+    code = "fetch_timeout"

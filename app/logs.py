@@ -1,7 +1,7 @@
 """Logging of the service: one structured line per event, to standard error.
 
 Called by `paellera serve` only; importing the application changes nothing. No image, caption or key is ever
-logged.
+logged; of a key, its name.
 """
 
 import logging

@@ -55,12 +55,14 @@ class RequestContextMiddleware:
                     await internal_error(request_id)(scope, receive, send_with_id)
             finally:
                 log = _log.debug if scope["path"] in _PROBES else _log.info
+                caller = scope["state"].get("caller")  # app/access.py
                 log(
                     "request",
                     method=scope["method"],
                     path=scope["path"],
                     status=status,
                     ms=round(1000 * (time.perf_counter() - started), 1),
+                    **({"key": caller.key} if caller is not None and caller.key is not None else {}),
                 )
 
 

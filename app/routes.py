@@ -33,7 +33,7 @@ router = APIRouter()
 async def create_captions(request: Request) -> CaptionReply:
     service = service_of(request)
     service.check_room()
-    asked = await read_caption_request(request, service.settings)
+    asked = await read_caption_request(request, service.settings, request.app.state.fetcher)
     supported = service.model.languages
     languages = named_languages(asked.parameters.languages, supported)
     if not languages:

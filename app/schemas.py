@@ -61,12 +61,12 @@ class CaptionParameters(BaseModel):
 
 
 class ImageInput(BaseModel):
-    """An image in a JSON request: its bytes in base64. A `url` is refused; this service fetches nothing."""
+    """An image in a JSON request: its bytes in base64, or its address if the operator allows its host."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     base64: str | None = Field(None, description="the file's bytes; a data: URL is accepted too")
-    url: str | None = Field(None, description="not allowed on this server")
+    url: str | None = Field(None, description="https, and only from hosts that this server fetches from")
 
     @model_validator(mode="after")
     def _one_of_both(self) -> Self:

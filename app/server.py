@@ -7,10 +7,19 @@ from contextlib import asynccontextmanager, suppress
 import structlog
 from fastapi import FastAPI
 
+from app.access import AccessMiddleware
+from app.client_address import ClientAddresses
+from app.cross_origin import CrossOriginMiddleware
+from app.docs_page import add_docs_page
+from app.fetching import ImageFetcher
+from app.keys import KeyRing
 from app.middleware import BodyLimitMiddleware, RequestContextMiddleware
 from app.model import CaptionModel, load_model
+from app.openapi_keys import describe_keys
 from app.problems import install_problem_handlers
+from app.rate_limits import Allowance, RateLimits
 from app.routes import router
+from app.security_headers import SecurityHeadersMiddleware
 from app.service import CaptionService
 from app.settings import Settings, load_settings
 from app.version import paellera_version
@@ -32,6 +41,7 @@ def create_app(
     environment, so `uvicorn --factory app.server:create_app` works. The model is loaded and warmed up while
     the server already answers (503 to /readyz and to captions); with `wait_for_model` the server starts when
     that is done and fails to start when it fails. `on_failure` is called if the background loading fails.
+    Raises KeysFileError or InvalidSettingsError.
     """
     settings = settings or load_settings()
     loader = load or (lambda: load_model(settings.bundle, settings.datastore))
@@ -58,14 +68,37 @@ def create_app(
         summary="A photo in, captions in the languages you ask for out.",
         version=paellera_version(),
         lifespan=lifespan,
+        docs_url=None,  # app/docs_page.py has it
+        redoc_url=None,
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
     )
     app.include_router(router)
     install_problem_handlers(app)
+    add_docs_page(app)
+    app.state.fetcher = ImageFetcher.from_settings(settings)
     # The last one added is the outermost: the request's id must exist before a body can be refused.
+    _guard(app, settings)
     app.add_middleware(BodyLimitMiddleware, max_bytes=settings.max_body_bytes)
+    if settings.cors_origins:
+        app.add_middleware(CrossOriginMiddleware, origins=settings.cors_origins)
     app.add_middleware(RequestContextMiddleware)
+    app.add_middleware(SecurityHeadersMiddleware)
     return app
+
+
+def _guard(app: FastAPI, settings: Settings) -> None:
+    """Keys and limits. Raises KeysFileError or InvalidSettingsError."""
+    keys = KeyRing(settings.keys_file) if settings.keys_file is not None else None
+    storage = settings.limits_storage
+    app.add_middleware(
+        AccessMiddleware,
+        keys=keys,
+        limits=RateLimits(storage.get_secret_value() if storage is not None else None),
+        address_allowance=Allowance(settings.address_per_minute, settings.address_per_day),
+        addresses=ClientAddresses(settings.trusted_proxies),
+    )
+    if keys is not None:
+        describe_keys(app)
 
 
 async def _start(service: CaptionService, on_failure: Callable[[Exception], None] | None) -> None:

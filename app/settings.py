@@ -8,11 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.errors import InvalidSettingsError
 from app.images import ImageLimits
+from app.setting_lists import HostPatterns, Networks, Origins
 
 _PILLOW_PIXELS = 178_000_000  # above it Pillow refuses by itself
 
@@ -42,6 +43,20 @@ class Settings(BaseSettings):
     decode_memory_bytes: int = Field(
         2_000_000_000, ge=500_000_000, description="address space of each of these processes"
     )
+
+    # Who may use the service, how much of it, and from which web pages (app/access.py, app/cross_origin.py).
+    keys_file: Path | None = Field(None, description="API keys, as `paellera keys` writes them")
+    limits_storage: SecretStr | None = Field(
+        None, description="redis://… where requests are counted; none: in memory"
+    )
+    address_per_minute: int | None = Field(None, ge=1, description="requests of one address, without keys")
+    address_per_day: int | None = Field(None, ge=1, description="requests of one address, without keys")
+    trusted_proxies: Networks = Field((), description="networks whose X-Forwarded-For is believed")
+    cors_origins: Origins = Field((), description="web pages that may call")
+
+    # Images given by their address (app/fetching.py).
+    url_hosts: HostPatterns = Field((), description="hosts to fetch from: names, or *. and a domain")
+    url_seconds: float = Field(10.0, gt=0, le=300, description="for all images of a request together")
 
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="what is logged")
     log_format: Literal["text", "json"] = Field("text", description="how it is logged, to standard error")

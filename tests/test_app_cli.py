@@ -13,6 +13,7 @@ from sample_pictures import encode, noisy, plain, png_that_announces
 
 from app.cli import main
 from app.cli_docs import command_line_page
+from app.cli_serve import is_loopback
 from models.captioner import Caption, CaptionResult, CaptionSettings, ImageCaptions
 from retrieval.datastore import Neighbour
 from retrieval.errors import BundleError
@@ -346,6 +347,32 @@ def test_a_port_in_use(paellera: Paellera) -> None:
         exit_code, _, errors = paellera("serve", "--port", str(taken.getsockname()[1]))
     assert exit_code == 1
     assert "cannot listen on 127.0.0.1" in only_line(errors)
+
+
+@pytest.mark.parametrize(
+    ("address", "loopback"),
+    [
+        ("127.0.0.1", True),
+        ("127.8.0.1", True),
+        ("::1", True),
+        ("::ffff:127.0.0.1", True),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("192.168.1.5", False),
+        ("fe80::1%eth0", False),
+    ],
+)
+def test_where_a_service_without_keys_is_warned_of(address: str, loopback: bool) -> None:
+    assert is_loopback(address) is loopback
+
+
+def test_a_keys_file_that_is_missing(
+    paellera: Paellera, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PAELLERA_KEYS_FILE", str(tmp_path / "none.json"))
+    exit_code, output, errors = paellera("serve", "--port", "0")
+    assert (exit_code, output) == (1, "")
+    assert "none.json" in only_line(errors)
 
 
 def test_serve_answers_and_stops_on_sigterm(photo: Path) -> None:

@@ -1,0 +1,47 @@
+"""CORS: which web pages of other origins may call the service from a browser. Without a list, none.
+
+Keys travel in headers and there are no cookies, so credentials in the sense of CORS are never allowed.
+"""
+
+from collections.abc import Sequence
+
+from starlette.datastructures import Headers
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from app.problems import problem_response
+
+_REQUEST_HEADERS = ("Authorization", "X-API-Key", "X-Request-Id")
+_RESPONSE_HEADERS = ("X-Request-Id", "Retry-After", "RateLimit", "RateLimit-Policy")
+
+
+class CrossOriginMiddleware(CORSMiddleware):
+    """Starlette's, with the refusal of a preflight as a problem document."""
+
+    def __init__(self, app: ASGIApp, origins: Sequence[str]) -> None:
+        super().__init__(
+            app,
+            allow_origins=tuple(origins),
+            allow_methods=("GET", "POST"),
+            allow_headers=_REQUEST_HEADERS,
+            expose_headers=_RESPONSE_HEADERS,
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] == "OPTIONS":
+            headers = Headers(scope=scope)
+            if "origin" in headers and "access-control-request-method" in headers:
+                response = self.preflight_response(headers)
+                if response.status_code >= 400:
+                    detail = "a page of this origin may not send this request: see PAELLERA_CORS_ORIGINS"
+                    request_id = scope["state"]["request_id"]
+                    response = problem_response(
+                        "cors_refused",
+                        response.status_code,
+                        detail,
+                        request_id,
+                        {"Vary": response.headers["vary"]},
+                    )
+                await response(scope, receive, send)
+                return
+        await super().__call__(scope, receive, send)
