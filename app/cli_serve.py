@@ -1,13 +1,18 @@
-"""`paellera serve`: the HTTP service under uvicorn."""
+"""`paellera serve`: the HTTP service under uvicorn, or a look at what it would do."""
 
 import socket
 import sys
-from typing import Annotated
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from app.cli_options import BundleOption, DatastoreOption
-from retrieval.errors import PaelleraError
+from retrieval.errors import InvalidRequestError, PaelleraError
+
+if TYPE_CHECKING:
+    from app.settings import ResolvedSettings, Settings
 
 
 def serve(
@@ -20,26 +25,76 @@ def serve(
     ] = None,
     bundle: BundleOption = None,
     datastore: DatastoreOption = None,
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", metavar="FILE", help="Settings in TOML. Default: PAELLERA_CONFIG, if set."),
+    ] = None,
+    check: Annotated[
+        bool,
+        typer.Option("--check", help="Load everything, caption one picture, print what was found, and stop."),
+    ] = False,
+    print_settings: Annotated[
+        bool,
+        typer.Option("--print-settings", help="Print every setting as a settings file, and stop."),
+    ] = False,
 ) -> None:
     """Serve captions over HTTP.
 
     The address answers at once; /readyz says when the model is ready. Every setting can also be given in the
-    environment as PAELLERA_<NAME>; docs/http.md lists them.
+    environment as PAELLERA_<NAME>, or in a settings file; docs/http.md lists them. SIGTERM lets requests
+    under way finish: docs/operations.md.
 
     \b
     Examples:
       paellera serve
       paellera serve --host 0.0.0.0 --port 8080 --datastore my-datastore
+      paellera serve --print-settings > paellera.toml
+      paellera serve --config paellera.toml --check
       curl -F image=@cat.jpg -F language=es http://127.0.0.1:8000/v1/captions
     """
+    if check and print_settings:
+        raise InvalidRequestError("--check and --print-settings exclude each other")
     # Not at the top: --help must not wait for the web framework.
+    from app.settings import resolve_settings
+
+    resolved = resolve_settings(
+        {"host": host, "port": port, "bundle": bundle, "datastore": datastore}, config
+    )
+    if print_settings:
+        _print_settings(resolved)
+    elif check:
+        _check(resolved.settings)
+    else:
+        _serve(resolved.settings)
+
+
+def _print_settings(resolved: "ResolvedSettings") -> None:
+    from app.settings import is_secret
+    from app.settings_file import format_settings
+
+    kind = type(resolved.settings)
+    values = resolved.settings.model_dump()
+    shown = {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
+    meanings = {name: field.description or "" for name, field in kind.model_fields.items()}
+    secret = [name for name in values if is_secret(kind, name)]
+    sys.stdout.write(format_settings(shown, resolved.origins, meanings, secret))
+
+
+def _check(settings: "Settings") -> None:
+    from app import model as models
+    from app.serve_check import check_service
+
+    for line in check_service(settings, lambda: models.load_model(settings.bundle, settings.datastore)):
+        print(line, flush=True)
+
+
+def _serve(settings: "Settings") -> None:
     import uvicorn
 
     from app.logs import configure_logging
     from app.server import create_app
-    from app.settings import load_settings
+    from app.serving import DrainingServer
 
-    settings = load_settings({"host": host, "port": port, "bundle": bundle, "datastore": datastore})
     listener = _listen(settings.host, settings.port)
     configure_logging(settings.log_level, settings.log_format)
     failures: list[Exception] = []
@@ -48,18 +103,23 @@ def serve(
         failures.append(error)
         server.should_exit = True
 
-    server = uvicorn.Server(
+    app = create_app(settings=settings, on_failure=stop)
+    server = DrainingServer(
         uvicorn.Config(
-            create_app(settings=settings, on_failure=stop),
+            app,
             log_config=None,  # ours is in place
-            access_log=False,  # the request line is app/middleware.py's
+            access_log=False,  # the request line is app/access_log.py's
             server_header=False,
             timeout_graceful_shutdown=settings.shutdown_seconds,
-        )
+        ),
+        app.state.drain,
+        drain_seconds=settings.drain_seconds,
+        shutdown_seconds=settings.shutdown_seconds,
     )
     address, chosen_port = listener.getsockname()[:2]
     shown = f"[{address}]" if ":" in address else address
-    print(f"Paellera listens on http://{shown}:{chosen_port} (API: /docs)", file=sys.stderr, flush=True)
+    with suppress(OSError):  # standard error may be a full disk; that is no reason not to serve
+        print(f"Paellera listens on http://{shown}:{chosen_port} (API: /docs)", file=sys.stderr, flush=True)
     server.run(sockets=[listener])
     if failures:
         raise failures[0]

@@ -65,3 +65,23 @@ class NotReadyError(RetryLaterError):
 
     code = "not_ready"
     status = 503
+
+
+class DrainingError(RetryLaterError):
+    """The service is about to stop: it still accepts requests, but they are better sent elsewhere."""
+
+    code = "draining"
+    status = 503
+
+
+class ShuttingDownError(RetryLaterError):
+    """The service is stopping and accepts nothing new."""
+
+    code = "shutting_down"
+    status = 503
+
+
+class MissingPackageError(PaelleraError):
+    """A setting needs an optional package that is not installed."""
+
+    code = "missing_package"

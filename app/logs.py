@@ -1,14 +1,34 @@
 """Logging of the service: one structured line per event, to standard error.
 
+A line that cannot be written, as on a full disk or into a pipe nobody reads any more, is lost; the request it
+tells of is not.
+
 Called by `paellera serve` only; importing the application changes nothing. No image, caption or key is ever
 logged.
 """
 
 import logging
+import os
 import sys
 from typing import Literal
 
 import structlog
+
+
+class _LineHandler(logging.Handler):
+    """Writes to a file descriptor, unbuffered: what could not be written does not come back at the end."""
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__()
+        self._descriptor = descriptor
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            line = memoryview((self.format(record) + "\n").encode("utf-8", "backslashreplace"))
+            while line:
+                line = line[os.write(self._descriptor, line) :]
+        except Exception:  # there is no other place to say it
+            return
 
 
 def configure_logging(level: str, style: Literal["text", "json"]) -> None:
@@ -25,7 +45,7 @@ def configure_logging(level: str, style: Literal["text", "json"]) -> None:
         renderer = structlog.processors.JSONRenderer(ensure_ascii=False)
     else:
         renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _LineHandler(sys.stderr.fileno())
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,

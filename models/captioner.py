@@ -68,6 +68,7 @@ class Caption:
     alternatives: tuple[Alternative, ...] = ()
     neighbours: tuple[Neighbour, ...] = ()
     attention: tuple[WordAttention, ...] = ()  # of the words of `text`, if it was asked for
+    tokens: int = 0  # that were generated for it and its alternatives
 
 
 @dataclass(frozen=True)
@@ -224,6 +225,7 @@ class Captioner:
                         tuple(Alternative(other.text, other.confidence) for other in others),
                         tuple(retrieved_here),
                         words,
+                        sum(len(one.hypothesis.ids) for one in (best, *others)),
                     )
                     for language, (best, *others), retrieved_here, words in zip(
                         languages, written[mine], found, attention[mine], strict=True
