@@ -5,6 +5,7 @@ no more, while requests go on being accepted. Then (`closing`) new ones are refu
 finish. When the phases change is app/serving.py's business.
 """
 
+import asyncio
 from typing import Literal
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -46,7 +47,11 @@ class DrainMiddleware:
             await self.app(scope, receive, send)
             return
 
+        answered = False
+
         async def send_last(message: Message) -> None:
+            nonlocal answered
+            answered = True
             # Otherwise a kept-alive connection would go on bringing requests to a service that is leaving.
             if message["type"] == "http.response.start" and self.drain.phase != "serving":
                 others = [pair for pair in message["headers"] if pair[0].lower() != b"connection"]
@@ -55,11 +60,14 @@ class DrainMiddleware:
 
         try:
             self.drain.check_open()
+            self.drain.under_way += 1
+            try:
+                await self.app(scope, receive, send_last)
+            except asyncio.CancelledError:
+                if not answered:
+                    self.drain.check_open()  # cut off by the server's end: say so instead of hanging up
+                raise
+            finally:
+                self.drain.under_way -= 1
         except ShuttingDownError as error:
             await response_of(error, scope["state"]["request_id"])(scope, receive, send_last)
-            return
-        self.drain.under_way += 1
-        try:
-            await self.app(scope, receive, send_last)
-        finally:
-            self.drain.under_way -= 1
