@@ -10,6 +10,7 @@ import gc
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from contextvars import Context
 from dataclasses import dataclass
 
 import structlog
@@ -37,7 +38,11 @@ class ModelFacts:
 
 
 class ModelHolder:
-    """`load` makes a model that is fit for use, in a thread. With `idle_seconds` 0 it is kept for ever."""
+    """`load` makes a model that is fit for use, in a thread. With `idle_seconds` 0 it is kept for ever.
+
+    Loading and dropping belong to no request: they have a context of their own, so that the log does not
+    write them under the id of the request that happened to come before.
+    """
 
     def __init__(self, load: Callable[[], CaptionModel], idle_seconds: float) -> None:
         self.facts: ModelFacts | None = None  # None until it was loaded for the first time
@@ -74,7 +79,7 @@ class ModelHolder:
 
     def _begin_loading(self) -> asyncio.Task[None]:
         if self._loading is None:
-            self._loading = asyncio.create_task(self._load_once())
+            self._loading = asyncio.create_task(self._load_once(), context=Context())
             # If nobody is left to take the error it is not lost: it was logged, and `failed` says so.
             self._loading.add_done_callback(lambda task: task.cancelled() or task.exception())
         return self._loading
@@ -115,7 +120,7 @@ class ModelHolder:
             self._timer.cancel()
         if self._idle_seconds and self._model is not None and not self._users:
             loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(self._idle_seconds, self._unload)
+            self._timer = loop.call_later(self._idle_seconds, self._unload, context=Context())
 
     def _unload(self) -> None:
         if self._users:  # came in the same turn of the loop

@@ -37,7 +37,7 @@ class Settings(BaseSettings):
     decode_workers: int = Field(2, ge=1, le=64, description="images decoded at the same time")
     max_body_bytes: int = Field(64_000_000, ge=1, description="of one request")
     shutdown_seconds: int = Field(30, ge=0, description="for requests under way when the service stops")
-    drain_seconds: int = Field(5, ge=0, description="between /readyz saying so and accepting no more")
+    drain_seconds: int = Field(5, ge=0, description="on SIGTERM: still accepting, /readyz says 503")
     unload_after_seconds: int = Field(0, ge=0, description="without requests the model is dropped; 0: never")
 
     max_images: int = Field(16, ge=1, le=256, description="in one request, and in one batch")

@@ -5,6 +5,7 @@ the process is app/trace_export.py's knowledge. No image, caption, key or query 
 """
 
 import os
+import threading
 import time
 from collections.abc import Mapping, MutableMapping
 from typing import Any
@@ -17,6 +18,7 @@ from app.access_log import QUIET_PATHS
 from app.errors import MissingPackageError
 
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+_CLOSE_SECONDS = 3
 # In the order in which a request meets them.
 _STAGES = ("decode", "queue", "encode", "retrieve", "generate")
 
@@ -58,10 +60,13 @@ class Tracing:
             span.end(begins)
 
     def close(self) -> None:
-        """Sends what has not been sent yet; may take some seconds, so call it in a thread."""
+        """Sends what has not been sent yet, for some seconds at most; blocks, so call it in a thread."""
         shutdown = getattr(self._provider, "shutdown", None)  # the API alone has none
         if shutdown is not None:
-            shutdown()
+            # A collector that cannot be reached is tried again for half a minute: not worth a late end.
+            sending = threading.Thread(target=shutdown, daemon=True)
+            sending.start()
+            sending.join(_CLOSE_SECONDS)
 
 
 def configured_provider(environment: Mapping[str, str] = os.environ) -> TracerProvider | None:

@@ -1,5 +1,6 @@
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -106,3 +107,14 @@ def test_two_applications_count_for_themselves() -> None:
         ask(first)
         assert samples(first)["paellera_captions_total"] == 1
         assert samples(second)["paellera_captions_total"] == 0
+
+
+def test_the_documentation_lists_every_metric() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "operations.md").read_text(encoding="utf-8")
+    documented = {line.split("`")[1] for line in page.splitlines() if line.startswith("| `paellera_")}
+    exported = set()
+    for family in Metrics().registry.collect():
+        if family.name.startswith("paellera_"):
+            suffix = {"counter": "_total", "info": "_info"}.get(family.type, "")
+            exported.add(family.name + suffix)
+    assert documented == exported

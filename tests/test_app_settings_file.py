@@ -91,6 +91,7 @@ def test_what_is_printed_is_a_file_with_the_same_settings(
     assert "  # PAELLERA_DATASTORE\n" in printed
     assert "max_images = 16  # default\n" in printed
     for field in Settings.model_fields.values():
+        assert field.description
         assert field.description in printed.replace("\n# ", " ")
     again = tmp_path / "again.toml"
     again.write_text(printed, "utf-8")
