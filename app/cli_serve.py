@@ -91,7 +91,7 @@ def _check(settings: "Settings") -> None:
 def _serve(settings: "Settings") -> None:
     import uvicorn
 
-    from app.logs import configure_logging
+    from app.logs import configure_logging, write_line
     from app.server import create_app
     from app.serving import DrainingServer
 
@@ -119,7 +119,7 @@ def _serve(settings: "Settings") -> None:
     address, chosen_port = listener.getsockname()[:2]
     shown = f"[{address}]" if ":" in address else address
     with suppress(OSError):  # standard error may be a full disk; that is no reason not to serve
-        print(f"Paellera listens on http://{shown}:{chosen_port} (API: /docs)", file=sys.stderr, flush=True)
+        write_line(sys.stderr.fileno(), f"Paellera listens on http://{shown}:{chosen_port} (API: /docs)")
     server.run(sockets=[listener])
     if failures:
         raise failures[0]

@@ -16,7 +16,7 @@ import structlog
 
 
 class _LineHandler(logging.Handler):
-    """Writes to a file descriptor, unbuffered: what could not be written does not come back at the end."""
+    """Writes to a file descriptor."""
 
     def __init__(self, descriptor: int) -> None:
         super().__init__()
@@ -24,11 +24,19 @@ class _LineHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            line = memoryview((self.format(record) + "\n").encode("utf-8", "backslashreplace"))
-            while line:
-                line = line[os.write(self._descriptor, line) :]
+            write_line(self._descriptor, self.format(record))
         except Exception:  # there is no other place to say it
             return
+
+
+def write_line(descriptor: int, text: str) -> None:
+    """Writes it at once: with a buffer, what could not be written would fail again when the process ends.
+
+    Raises OSError.
+    """
+    line = memoryview((text + "\n").encode("utf-8", "backslashreplace"))
+    while line:
+        line = line[os.write(descriptor, line) :]
 
 
 def configure_logging(level: str, style: Literal["text", "json"]) -> None:

@@ -29,15 +29,15 @@ class DrainingServer(uvicorn.Server):
         self._drain_seconds = drain_seconds
         self._shutdown_seconds = shutdown_seconds
         self._until = math.inf  # end of the present phase, in monotonic seconds
-        self._wanted = 0  # phases asked for by signals
+        self._skip = False  # a signal asked for the next phase
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Runs between any two instructions of the event loop's thread: it only takes a note."""
         if self._drain.phase == "serving":
             self._drain.phase = "draining"  # /readyz says so to the very next probe
-            self._wanted = 2 if sig == signal.SIGINT else 1
+            self._skip = sig == signal.SIGINT
         else:
-            self._wanted += 1
+            self._skip = True
 
     async def on_tick(self, counter: int) -> bool:
         """Called ten times a second; True ends the server."""
@@ -52,12 +52,12 @@ class DrainingServer(uvicorn.Server):
             if self._until == math.inf:
                 self._until = now + self._drain_seconds
                 _log.info("draining", seconds=self._drain_seconds, under_way=drain.under_way)
-            if now < self._until and self._wanted < 2:
+            if now < self._until and not self._skip:
                 return False
-            drain.phase = "closing"
+            drain.phase, self._skip = "closing", False
             self._until = now + self._shutdown_seconds
             _log.info("closing", seconds=self._shutdown_seconds, under_way=drain.under_way)
-        given_up = now >= self._until or self._wanted > 2
+        given_up = now >= self._until or self._skip
         if drain.under_way and not given_up:
             return False
         if drain.under_way:

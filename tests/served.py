@@ -31,8 +31,9 @@ class Slow(EchoCaptioner):
         return super().caption(images, settings)
 
 app.server.load_model = lambda *_: Slow()
-sys.exit(main(["serve", "--port", "0"]))
+sys.exit(main(["serve"]))
 """
+COMMAND = [sys.executable, "-c", _CODE]
 
 
 @dataclass(frozen=True)
@@ -71,19 +72,19 @@ class Served:
     def end(self) -> int:
         """The exit code."""
         self.lines += self._stderr.readlines()
-        return self.process.wait(timeout=60)
+        return self.process.wait(timeout=120)
 
 
 @contextmanager
 def served(**settings: object) -> Iterator[Served]:
     """Ready to caption; every setting as of app/settings.py. Killed at the end if it still runs."""
     with subprocess.Popen(
-        [sys.executable, "-c", _CODE], cwd=ROOT, env=environment(settings), stderr=subprocess.PIPE
+        COMMAND, cwd=ROOT, env=environment({"port": 0} | settings), stderr=subprocess.PIPE
     ) as process:
         try:
             service = Served(process)
             service.wait_for(b"model_ready")
-            deadline = time.monotonic() + 60
+            deadline = time.monotonic() + 120
             while service.get("/readyz").status != 200:
                 assert time.monotonic() < deadline
             yield service
@@ -101,7 +102,7 @@ def environment(settings: Mapping[str, object]) -> dict[str, str]:
 
 def _answer(request: urllib.request.Request) -> Answer:
     try:
-        with urllib.request.urlopen(request, timeout=60) as response:
+        with urllib.request.urlopen(request, timeout=120) as response:
             return Answer(response.status, response.headers, response.read())
     except urllib.error.HTTPError as error:
         with error:

@@ -25,7 +25,7 @@ class Loader:
         self.fail: Exception | None = None
 
     def __call__(self) -> EchoCaptioner:
-        assert self.gate.wait(timeout=60)
+        assert self.gate.wait(timeout=120)
         self.loads += 1
         if self.fail is not None:
             raise self.fail
@@ -39,7 +39,7 @@ async def use(holder: ModelHolder) -> EchoCaptioner:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         while not condition():
             await asyncio.sleep(0.002)
 
@@ -147,7 +147,7 @@ def test_a_failed_load_is_told_to_all_and_tried_again() -> None:
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
