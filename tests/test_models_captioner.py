@@ -185,7 +185,7 @@ def test_alternatives_follow_the_best(captioner: Captioner, photos: dict[str, Im
 
 
 def test_tokens_are_those_of_all_captions(captioner: Captioner, photos: dict[str, Image.Image]) -> None:
-    def write(**wanted: int) -> tuple[int, int]:
+    def write(**wanted: Any) -> tuple[int, int]:
         caption = captioner.caption([photos["flower.jpg"]], CaptionSettings(("en",), **wanted))
         (only,) = caption.images[0].captions
         words = sum(len(text.split()) for text in (only.text, *(other.text for other in only.alternatives)))
