@@ -90,7 +90,7 @@ class Batcher(Generic[K, T, R]):
     Args:
         run: does parts of one kind and returns a result for each, on the worker thread.
         limits: how much may wait and be done at once.
-        on_batch: told the rows and the seconds of every batch, on the event loop.
+        on_batch: told the number of parts and the seconds of every batch, on the event loop.
     """
 
     def __init__(
@@ -244,7 +244,7 @@ class Batcher(Generic[K, T, R]):
         known = self._seconds_per_row > 0
         self._seconds_per_row += (_LATEST if known else 1.0) * (pace - self._seconds_per_row)
         if self._on_batch is not None:
-            self._on_batch(batch.rows, seconds)
+            self._on_batch(len(batch.parts), seconds)
         for (job, number, _), result in zip(batch.parts, results, strict=True):
             job.results[number] = result
             if len(job.results) == job.parts and not job.done.done():

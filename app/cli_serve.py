@@ -1,14 +1,19 @@
-"""`paellera serve`: the HTTP service under uvicorn."""
+"""`paellera serve`: the HTTP service under uvicorn, or a look at what it would do."""
 
 import socket
 import sys
+from contextlib import suppress
 from ipaddress import ip_address
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from app.cli_options import BundleOption, DatastoreOption
-from retrieval.errors import PaelleraError
+from retrieval.errors import InvalidRequestError, PaelleraError
+
+if TYPE_CHECKING:
+    from app.settings import ResolvedSettings, Settings
 
 _OPEN_WARNING = (
     "warning: other machines can reach this service and it asks nobody for a key; "
@@ -26,26 +31,76 @@ def serve(
     ] = None,
     bundle: BundleOption = None,
     datastore: DatastoreOption = None,
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", metavar="FILE", help="Settings in TOML. Default: PAELLERA_CONFIG, if set."),
+    ] = None,
+    check: Annotated[
+        bool,
+        typer.Option("--check", help="Load everything, caption one picture, print what was found, and stop."),
+    ] = False,
+    print_settings: Annotated[
+        bool,
+        typer.Option("--print-settings", help="Print every setting as a settings file, and stop."),
+    ] = False,
 ) -> None:
     """Serve captions over HTTP.
 
     The address answers at once; /readyz says when the model is ready. Every setting can also be given in the
-    environment as PAELLERA_<NAME>; docs/http.md lists them.
+    environment as PAELLERA_<NAME>, or in a settings file; docs/http.md lists them. SIGTERM lets requests
+    under way finish: docs/operations.md.
 
     \b
     Examples:
       paellera serve
       paellera serve --host 0.0.0.0 --port 8080 --datastore my-datastore
+      paellera serve --print-settings > paellera.toml
+      paellera serve --config paellera.toml --check
       curl -F image=@cat.jpg -F language=es http://127.0.0.1:8000/v1/captions
     """
+    if check and print_settings:
+        raise InvalidRequestError("--check and --print-settings exclude each other")
     # Not at the top: --help must not wait for the web framework.
+    from app.settings import resolve_settings
+
+    resolved = resolve_settings(
+        {"host": host, "port": port, "bundle": bundle, "datastore": datastore}, config
+    )
+    if print_settings:
+        _print_settings(resolved)
+    elif check:
+        _check(resolved.settings)
+    else:
+        _serve(resolved.settings)
+
+
+def _print_settings(resolved: "ResolvedSettings") -> None:
+    from app.settings import is_secret
+    from app.settings_file import format_settings
+
+    kind = type(resolved.settings)
+    values = resolved.settings.model_dump()
+    shown = {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
+    meanings = {name: field.description or "" for name, field in kind.model_fields.items()}
+    secret = [name for name in values if is_secret(kind, name)]
+    sys.stdout.write(format_settings(shown, resolved.origins, meanings, secret))
+
+
+def _check(settings: "Settings") -> None:
+    from app import model as models
+    from app.serve_check import check_service
+
+    for line in check_service(settings, lambda: models.load_model(settings.bundle, settings.datastore)):
+        print(line, flush=True)
+
+
+def _serve(settings: "Settings") -> None:
     import uvicorn
 
-    from app.logs import configure_logging
+    from app.logs import configure_logging, write_line
     from app.server import create_app
-    from app.settings import load_settings
+    from app.serving import DrainingServer
 
-    settings = load_settings({"host": host, "port": port, "bundle": bundle, "datastore": datastore})
     failures: list[Exception] = []
 
     def stop(error: Exception) -> None:
@@ -53,24 +108,28 @@ def serve(
         server.should_exit = True
 
     # What is wrong with the settings or the keys file is said before the address is taken.
-    application = create_app(settings=settings, on_failure=stop)
+    app = create_app(settings=settings, on_failure=stop)
     listener = _listen(settings.host, settings.port)
     configure_logging(settings.log_level, settings.log_format)
-    server = uvicorn.Server(
+    server = DrainingServer(
         uvicorn.Config(
-            application,
+            app,
             log_config=None,  # ours is in place
-            access_log=False,  # the request line is app/middleware.py's
+            access_log=False,  # the request line is app/access_log.py's
             server_header=False,
             proxy_headers=False,  # who is believed is app/client_address.py's
             timeout_graceful_shutdown=settings.shutdown_seconds,
-        )
+        ),
+        app.state.drain,
+        drain_seconds=settings.drain_seconds,
+        shutdown_seconds=settings.shutdown_seconds,
     )
     address, chosen_port = listener.getsockname()[:2]
     shown = f"[{address}]" if ":" in address else address
-    if settings.keys_file is None and not is_loopback(address):
-        print(_OPEN_WARNING, file=sys.stderr, flush=True)
-    print(f"Paellera listens on http://{shown}:{chosen_port} (API: /docs)", file=sys.stderr, flush=True)
+    with suppress(OSError):  # standard error may be a full disk; that is no reason not to serve
+        if settings.keys_file is None and not is_loopback(address):
+            write_line(sys.stderr.fileno(), _OPEN_WARNING)
+        write_line(sys.stderr.fileno(), f"Paellera listens on http://{shown}:{chosen_port} (API: /docs)")
     server.run(sockets=[listener])
     if failures:
         raise failures[0]

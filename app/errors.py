@@ -131,3 +131,23 @@ class FetchTimeoutError(InvalidRequestError):
     """The images given by their addresses did not arrive in time."""
 
     code = "fetch_timeout"
+
+
+class DrainingError(RetryLaterError):
+    """The service is about to stop: it still accepts requests, but they are better sent elsewhere."""
+
+    code = "draining"
+    status = 503
+
+
+class ShuttingDownError(RetryLaterError):
+    """The service is stopping and accepts nothing new."""
+
+    code = "shutting_down"
+    status = 503
+
+
+class MissingPackageError(PaelleraError):
+    """A setting needs an optional package that is not installed."""
+
+    code = "missing_package"

@@ -1,14 +1,42 @@
 """Logging of the service: one structured line per event, to standard error.
 
+A line that cannot be written, as on a full disk or into a pipe nobody reads any more, is lost; the request it
+tells of is not.
+
 Called by `paellera serve` only; importing the application changes nothing. No image, caption or key is ever
 logged; of a key, its name.
 """
 
 import logging
+import os
 import sys
 from typing import Literal
 
 import structlog
+
+
+class _LineHandler(logging.Handler):
+    """Writes to a file descriptor."""
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__()
+        self._descriptor = descriptor
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            write_line(self._descriptor, self.format(record))
+        except Exception:  # there is no other place to say it
+            return
+
+
+def write_line(descriptor: int, text: str) -> None:
+    """Writes it at once: with a buffer, what could not be written would fail again when the process ends.
+
+    Raises OSError.
+    """
+    line = memoryview((text + "\n").encode("utf-8", "backslashreplace"))
+    while line:
+        line = line[os.write(descriptor, line) :]
 
 
 def configure_logging(level: str, style: Literal["text", "json"]) -> None:
@@ -25,7 +53,7 @@ def configure_logging(level: str, style: Literal["text", "json"]) -> None:
         renderer = structlog.processors.JSONRenderer(ensure_ascii=False)
     else:
         renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _LineHandler(sys.stderr.fileno())
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,

@@ -1,10 +1,9 @@
-"""What surrounds every request: an id, a line in the log, a limit on the body, and a last resort for errors.
+"""What surrounds every request: an id, a limit on the body, and a last resort for errors.
 
 Plain ASGI, because a response class or a dependency would see a body too late to refuse it.
 """
 
 import re
-import time
 import uuid
 
 import structlog
@@ -15,12 +14,11 @@ from app.errors import BodyTooLargeError
 from app.problems import internal_error, response_of
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
-_PROBES = frozenset({"/livez", "/readyz"})
 _log = structlog.get_logger("paellera.http")
 
 
 class RequestContextMiddleware:
-    """Gives each request an id (the caller's X-Request-Id if it is a plain one) and a line in the log.
+    """Gives each request an id: the caller's X-Request-Id if it is a plain one.
 
     An exception nobody else handled is answered with a problem document instead of a dropped connection.
     """
@@ -34,13 +32,12 @@ class RequestContextMiddleware:
             return
         request_id = _request_id(scope)
         scope.setdefault("state", {})["request_id"] = request_id
-        started = time.perf_counter()
-        status: int | None = None
+        answered = False
 
         async def send_with_id(message: Message) -> None:
-            nonlocal status
+            nonlocal answered
             if message["type"] == "http.response.start":
-                status = message["status"]
+                answered = True
                 message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
             await send(message)
 
@@ -51,19 +48,8 @@ class RequestContextMiddleware:
                 _log.info("client_gone")
             except Exception:
                 _log.exception("unhandled_error")
-                if status is None:
+                if not answered:
                     await internal_error(request_id)(scope, receive, send_with_id)
-            finally:
-                log = _log.debug if scope["path"] in _PROBES else _log.info
-                caller = scope["state"].get("caller")  # app/access.py
-                log(
-                    "request",
-                    method=scope["method"],
-                    path=scope["path"],
-                    status=status,
-                    ms=round(1000 * (time.perf_counter() - started), 1),
-                    **({"key": caller.key} if caller is not None and caller.key is not None else {}),
-                )
 
 
 class BodyLimitMiddleware:

@@ -13,6 +13,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
+from starlette.types import Receive, Scope, Send
 
 from app.errors import RetryLaterError
 from retrieval.errors import PaelleraError
@@ -33,6 +34,18 @@ class Problem(BaseModel):
     request_id: str = Field(description="as in the X-Request-Id header and in the log")
 
 
+class _ProblemResponse(Response):
+    """Leaves its code in the request's state, where the log and the metrics find it."""
+
+    def __init__(self, code: str, content: bytes, status: int, headers: Mapping[str, str] | None) -> None:
+        super().__init__(content, status, headers, MEDIA_TYPE)
+        self._code = code
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope.setdefault("state", {})["problem_code"] = self._code
+        await super().__call__(scope, receive, send)
+
+
 def problem_response(
     code: str, status: int, detail: str, request_id: str, headers: Mapping[str, str] | None = None
 ) -> Response:
@@ -46,7 +59,7 @@ def problem_response(
     )
     # A detail may quote what the caller sent, which need not be valid Unicode.
     content = json.dumps(problem.model_dump(), ensure_ascii=False).encode("utf-8", "replace")
-    return Response(content, status, headers, MEDIA_TYPE)
+    return _ProblemResponse(code, content, status, headers)
 
 
 def response_of(error: PaelleraError, request_id: str) -> Response:

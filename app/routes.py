@@ -6,6 +6,7 @@ from fastapi import APIRouter, Request
 
 from app.bodies import read_caption_request
 from app.disconnect import while_connected
+from app.draining import Drain
 from app.errors import NotReadyError
 from app.negotiation import named_languages, preferred_language
 from app.openapi import caption_operation, problem_responses
@@ -62,17 +63,18 @@ async def list_languages(request: Request) -> LanguagesReply:
 async def livez(request: Request) -> StatusReply:
     service = service_of(request)
     if service.status == "failed":
-        _ = service.model  # raises
+        service.check_ready()  # raises
     return StatusReply(status="alive")
 
 
 @router.get(
     "/readyz",
-    summary="Can it caption? 503 until the model has captioned a warm-up image",
-    responses=problem_responses((503, "Not yet")),
+    summary="Can it caption? 503 until the model has captioned a warm-up image, and again before it stops",
+    responses=problem_responses((503, "Not yet, or not for long")),
 )
 async def readyz(request: Request) -> StatusReply:
-    _ = service_of(request).model  # raises while there is none
+    cast(Drain, request.app.state.drain).check_ready()
+    service_of(request).check_ready()
     return StatusReply(status="ready")
 
 

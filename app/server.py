@@ -4,15 +4,20 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
-import structlog
+from anyio import to_thread
 from fastapi import FastAPI
+from opentelemetry.trace import TracerProvider
 
 from app.access import AccessMiddleware
+from app.access_log import AccessLogMiddleware
 from app.client_address import ClientAddresses
 from app.cross_origin import CrossOriginMiddleware
 from app.docs_page import add_docs_page
+from app.draining import Drain, DrainMiddleware
 from app.fetching import ImageFetcher
 from app.keys import KeyRing
+from app.metrics import Metrics
+from app.metrics_route import router as metrics_router
 from app.middleware import BodyLimitMiddleware, RequestContextMiddleware
 from app.model import CaptionModel, load_model
 from app.openapi_keys import describe_keys
@@ -22,10 +27,8 @@ from app.routes import router
 from app.security_headers import SecurityHeadersMiddleware
 from app.service import CaptionService
 from app.settings import Settings, load_settings
+from app.tracing import Tracing, configured_provider
 from app.version import paellera_version
-from retrieval.errors import PaelleraError
-
-_log = structlog.get_logger("paellera.service")
 
 
 def create_app(
@@ -34,6 +37,7 @@ def create_app(
     *,
     wait_for_model: bool = False,
     on_failure: Callable[[Exception], None] | None = None,
+    tracer_provider: TracerProvider | None = None,
 ) -> FastAPI:
     """The service as an ASGI application.
 
@@ -41,14 +45,19 @@ def create_app(
     environment, so `uvicorn --factory app.server:create_app` works. The model is loaded and warmed up while
     the server already answers (503 to /readyz and to captions); with `wait_for_model` the server starts when
     that is done and fails to start when it fails. `on_failure` is called if the background loading fails.
-    Raises KeysFileError or InvalidSettingsError.
+    Spans go to `tracer_provider`, by default to what OpenTelemetry's variables name, if anything. Raises
+    KeysFileError, InvalidSettingsError or MissingPackageError.
     """
     settings = settings or load_settings()
     loader = load or (lambda: load_model(settings.bundle, settings.datastore))
 
+    metrics = Metrics()
+    drain = Drain()
+    tracing = Tracing(tracer_provider or configured_provider())
+
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        service = CaptionService(loader, settings)
+        service = CaptionService(loader, settings, metrics, tracing)
         app.state.service = service
         try:
             if wait_for_model:
@@ -62,6 +71,7 @@ def create_app(
                 await loading
         finally:
             await service.close()
+            await to_thread.run_sync(tracing.close)
 
     app = FastAPI(
         title="Paellera",
@@ -70,18 +80,24 @@ def create_app(
         lifespan=lifespan,
         docs_url=None,  # app/docs_page.py has it
         redoc_url=None,
+        telemetry=tracing.telemetry(),
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
     )
+    app.state.metrics = metrics
+    app.state.drain = drain
     app.include_router(router)
+    app.include_router(metrics_router)
     install_problem_handlers(app)
     add_docs_page(app)
     app.state.fetcher = ImageFetcher.from_settings(settings)
     # The last one added is the outermost: the request's id must exist before a body can be refused.
     _guard(app, settings)
     app.add_middleware(BodyLimitMiddleware, max_bytes=settings.max_body_bytes)
+    app.add_middleware(DrainMiddleware, drain=drain)
     if settings.cors_origins:
         app.add_middleware(CrossOriginMiddleware, origins=settings.cors_origins)
     app.add_middleware(RequestContextMiddleware)
+    app.add_middleware(AccessLogMiddleware, metrics=metrics)
     app.add_middleware(SecurityHeadersMiddleware)
     return app
 
@@ -104,10 +120,6 @@ def _guard(app: FastAPI, settings: Settings) -> None:
 async def _start(service: CaptionService, on_failure: Callable[[Exception], None] | None) -> None:
     try:
         await service.start()
-    except Exception as error:  # whatever it is, the service must say so and not wait for ever
-        if isinstance(error, PaelleraError):
-            _log.error("model_not_loaded", code=error.code, detail=str(error))
-        else:
-            _log.exception("model_not_loaded")
+    except Exception as error:  # whatever it is; the log has it from app/model_holder.py
         if on_failure is not None:
             on_failure(error)

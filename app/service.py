@@ -6,26 +6,34 @@ PaelleraErrors.
 """
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-import structlog
 from PIL import Image
 
 from app.batching import Batcher, BatchLimits, Part
 from app.decoding import DecodePool
 from app.errors import NotReadyError
+from app.metrics import Metrics
 from app.model import CaptionModel
+from app.model_holder import ModelFacts, ModelHolder
 from app.negotiation import default_language
 from app.reply import describe_reply, to_settings
 from app.schemas import CaptionParameters, CaptionReply
 from app.settings import Settings
+from app.tracing import Tracing
 
 if TYPE_CHECKING:
     from models.captioner import CaptionSettings, ImageCaptions
 
-_log = structlog.get_logger("paellera.service")
+
+@dataclass(frozen=True)
+class _Kind:
+    """What photos must have in common to be captioned together."""
+
+    model: CaptionModel
+    settings: "CaptionSettings"  # their languages may differ
 
 
 class _Photo(NamedTuple):
@@ -43,14 +51,22 @@ class _Captioned(NamedTuple):
 class CaptionService:
     """Create it inside the event loop that will use it."""
 
-    def __init__(self, load: Callable[[], CaptionModel], settings: Settings) -> None:
-        self.status: Literal["loading", "ready", "failed"] = "loading"
+    def __init__(
+        self,
+        load: Callable[[], CaptionModel],
+        settings: Settings,
+        metrics: Metrics | None = None,
+        tracing: Tracing | None = None,
+    ) -> None:
         self.settings = settings
+        self.metrics = metrics or Metrics()
+        self._tracing = tracing or Tracing(None)
         self._load = load
-        self._model: CaptionModel | None = None
-        self._batcher: Batcher[CaptionSettings, _Photo, _Captioned] = Batcher(
-            self._caption_batch,
+        self.holder = ModelHolder(self._load_warm, settings.unload_after_seconds)
+        self._batcher: Batcher[_Kind, _Photo, _Captioned] = Batcher(
+            _caption_batch,
             BatchLimits(settings.max_waiting, settings.queue_seconds, settings.batch_rows),
+            on_batch=lambda photos, _: self.metrics.observe_batch(photos),
         )
         self._decoder = DecodePool(
             settings.image_limits,
@@ -58,48 +74,51 @@ class CaptionService:
             settings.decode_seconds,
             settings.decode_memory_bytes,
         )
+        self.metrics.watch_queue(lambda: self._batcher.depth, lambda: self._batcher.oldest_age)
+        self.metrics.watch_model(lambda: self.holder.loaded)
 
     async def start(self) -> None:
         """Loads the model and captions a warm-up image with it; then the status is `ready`.
 
         Raises what loading raises; the status is `failed` then.
         """
-        started = time.perf_counter()
-        try:
-            model = await self._batcher.call(self._load)
-            picture = Image.linear_gradient("L").convert("RGB")
-            settings = to_settings(CaptionParameters(), (self._default_of(model),), 1)
-            await self._batcher.call(lambda: model.caption([picture], settings))
-        except Exception:
-            self.status = "failed"
-            raise
-        self._model = model
-        self.status = "ready"
-        _log.info(
-            "model_ready",
-            bundle=model.bundle_name,
-            revision=model.revision,
-            languages=len(model.languages),
-            seconds=round(time.perf_counter() - started, 1),
-        )
+        async with self.holder.model():
+            pass
+
+    async def close(self) -> None:
+        """Let go of threads and processes; the batch that runs is finished."""
+        await self._batcher.close()
+        await self._decoder.close()
 
     @property
-    def model(self) -> CaptionModel:
-        """Raises NotReadyError while there is none."""
-        if self._model is None:
-            if self.status == "failed":
-                raise NotReadyError("the model could not be loaded; the service's log says why", 30)
-            raise NotReadyError("the model is being loaded", 2)
-        return self._model
+    def status(self) -> Literal["loading", "ready", "failed"]:
+        if self.holder.failed:
+            return "failed"
+        return "loading" if self.holder.facts is None else "ready"
+
+    @property
+    def model(self) -> ModelFacts:
+        """What is known of the model, which may be away. Raises NotReadyError if it was never loaded."""
+        if self.holder.facts is None:
+            self.check_ready()
+        assert self.holder.facts is not None
+        return self.holder.facts
 
     @property
     def default_language(self) -> str:
-        return self._default_of(self.model)
+        return self._default_of(self.model.languages)
 
     @property
     def depth(self) -> int:
         """Requests that were let in and wait for the model."""
         return self._batcher.depth
+
+    def check_ready(self) -> None:
+        """Raises NotReadyError if the model was not loaded yet, or if the last attempt at it failed."""
+        if self.holder.failed:
+            raise NotReadyError("the model could not be loaded; the service's log says why", 30)
+        if self.holder.facts is None:
+            raise NotReadyError("the model is being loaded", 2)
 
     def check_room(self) -> None:
         """Raises NotReadyError or QueueFullError: asked before a body is read, to refuse cheaply."""
@@ -119,36 +138,60 @@ class CaptionService:
             InvalidRequestError: too many captions at once, or a setting that the bundle has no part for.
             RetryLaterError: NotReadyError, QueueFullError or QueueTimeoutError.
         """
-        model = self.model
         settings = to_settings(parameters, languages, len(images))
         with self._batcher.place(len(images) * len(languages)) as place:
             arrived = time.perf_counter()
             decoded = await self._decoder.decode(images)
             decode_ms = 1000 * (time.perf_counter() - arrived)
             images.clear()
-            # Photos with the same settings are captioned together, whatever their languages.
-            kind = replace(settings, languages=())
-            parts = [Part(_Photo(item.image, languages), len(languages)) for item in decoded]
-            captioned = await self._batcher.submit(place, kind, parts)
+            async with self.holder.model() as model:
+                # Photos with the same settings are captioned together, whatever their languages.
+                kind = _Kind(model, replace(settings, languages=()))
+                parts = [Part(_Photo(item.image, languages), len(languages)) for item in decoded]
+                captioned = await self._batcher.submit(place, kind, parts)
             total_ms = 1000 * (time.perf_counter() - arrived)
-        timings: dict[str, float] = {}
-        for batch in {id(one.timings_ms): one.timings_ms for one in captioned}.values():
-            for stage, milliseconds in batch.items():
-                timings[stage] = timings.get(stage, 0.0) + milliseconds
-        queue_ms = max(total_ms - decode_ms - sum(timings.values()), 0.0)
+        timings_ms = _sum_of_batches(captioned)
+        timings_ms["queue"] = max(total_ms - decode_ms - sum(timings_ms.values()), 0.0)
+        timings_ms["decode"] = decode_ms
         captions = [one.captions for one in captioned]
-        return describe_reply(model, decoded, captions, {"queue": queue_ms, "decode": decode_ms, **timings})
+        self._measure(captions, timings_ms)
+        return describe_reply(model, decoded, captions, timings_ms)
 
-    async def close(self) -> None:
-        """Let go of threads and processes; the batch that runs is finished."""
-        await self._batcher.close()
-        await self._decoder.close()
-
-    def _caption_batch(self, settings: "CaptionSettings", photos: Sequence[_Photo]) -> list[_Captioned]:
-        result = self.model.caption_each(
-            [photo.image for photo in photos], [photo.languages for photo in photos], settings
+    def _load_warm(self) -> CaptionModel:
+        """Loads the model and captions a warm-up image, so that a request finds everything in place."""
+        model = self._load()
+        picture = Image.linear_gradient("L").convert("RGB")
+        model.caption([picture], to_settings(CaptionParameters(), (self._default_of(model.languages),), 1))
+        datastore = model.datastore
+        self.metrics.describe_model(
+            model.bundle_name, model.revision, None if datastore is None else datastore.version
         )
-        return [_Captioned(captions, result.timings_ms) for captions in result.images]
+        return model
 
-    def _default_of(self, model: CaptionModel) -> str:
-        return default_language(self.settings.default_language, model.languages)
+    def _measure(self, images: "Sequence[ImageCaptions]", timings_ms: Mapping[str, float]) -> None:
+        captions = [caption for image in images for caption in image.captions]
+        self.metrics.observe_stages(timings_ms)
+        self.metrics.count_captions(
+            sum(1 + len(caption.alternatives) for caption in captions),
+            sum(caption.tokens for caption in captions),
+        )
+        self._tracing.record_stages(timings_ms)
+
+    def _default_of(self, languages: Sequence[str]) -> str:
+        return default_language(self.settings.default_language, languages)
+
+
+def _caption_batch(kind: _Kind, photos: Sequence[_Photo]) -> list[_Captioned]:
+    result = kind.model.caption_each(
+        [photo.image for photo in photos], [photo.languages for photo in photos], kind.settings
+    )
+    return [_Captioned(captions, result.timings_ms) for captions in result.images]
+
+
+def _sum_of_batches(captioned: Sequence[_Captioned]) -> dict[str, float]:
+    """Milliseconds of each stage in all the batches that a request's photos were in."""
+    total: dict[str, float] = {}
+    for batch in {id(one.timings_ms): one.timings_ms for one in captioned}.values():
+        for stage, milliseconds in batch.items():
+            total[stage] = total.get(stage, 0.0) + milliseconds
+    return total

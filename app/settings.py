@@ -1,20 +1,25 @@
-"""The settings of the service and the command line: environment variables, overridden by flags.
+"""The settings of the service and the command line: a flag, else the environment, a file, or the default.
 
-Every field can be set as PAELLERA_<NAME>, for example PAELLERA_PORT=8080. What a caption request may ask for
-is not a setting: those limits are part of the API (app/schemas.py).
+Every field can be set as PAELLERA_<NAME>, for example PAELLERA_PORT=8080, or as `port` in the file. What a
+caption request may ask for is not a setting: those limits are part of the API (app/schemas.py).
 """
 
+import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict, SettingsError
 
 from app.errors import InvalidSettingsError
 from app.images import ImageLimits
 from app.setting_lists import HostPatterns, Networks, Origins
+from app.settings_file import read_settings_file
 
+CONFIG_VARIABLE = "PAELLERA_CONFIG"
+DEFAULT = "default"
 _PILLOW_PIXELS = 178_000_000  # above it Pillow refuses by itself
 
 
@@ -34,6 +39,8 @@ class Settings(BaseSettings):
     batch_rows: int = Field(16, ge=1, le=256, description="captions that are written together")
     max_body_bytes: int = Field(64_000_000, ge=1, description="of one request")
     shutdown_seconds: int = Field(30, ge=0, description="for requests under way when the service stops")
+    drain_seconds: int = Field(5, ge=0, description="on SIGTERM: still accepting, /readyz says 503")
+    unload_after_seconds: int = Field(0, ge=0, description="without requests the model is dropped; 0: never")
 
     max_images: int = Field(16, ge=1, le=256, description="in one request, and in one batch")
     max_image_bytes: int = Field(20_000_000, ge=1, description="of one image file")
@@ -66,13 +73,50 @@ class Settings(BaseSettings):
         return ImageLimits(max_bytes=self.max_image_bytes, max_pixels=self.max_image_pixels)
 
 
-def load_settings(flags: Mapping[str, object] | None = None) -> Settings:
-    """The environment, overridden by those flags that are not None. Raises InvalidSettingsError."""
-    given = {name: value for name, value in (flags or {}).items() if value is not None}
+@dataclass(frozen=True)
+class ResolvedSettings:
+    """Settings, and for each of them where its value came from."""
+
+    settings: Settings
+    origins: Mapping[str, str]  # "default", the file, the variable or the flag
+
+
+def load_settings(flags: Mapping[str, object] | None = None, file: Path | None = None) -> Settings:
+    """Flags that are not None, then the environment, then the file, then the defaults.
+
+    `file` is by default the one that PAELLERA_CONFIG names, if any. Raises InvalidSettingsError.
+    """
+    return resolve_settings(flags, file).settings
+
+
+def resolve_settings(
+    flags: Mapping[str, object] | None = None, file: Path | None = None, kind: type[Settings] = Settings
+) -> ResolvedSettings:
+    """As `load_settings`, with where every value came from. `kind` may have further fields."""
+    file = file or (Path(named) if (named := os.environ.get(CONFIG_VARIABLE)) else None)
+    from_file = {} if file is None else read_settings_file(file, kind.model_fields)
     try:
-        return Settings.model_validate(given)
+        from_environment = EnvSettingsSource(kind)()
+    except SettingsError as error:  # a list that is not JSON
+        raise InvalidSettingsError(str(error)) from None
+    given = {name: value for name, value in (flags or {}).items() if value is not None}
+    origins = dict.fromkeys(kind.model_fields, DEFAULT)
+    origins |= dict.fromkeys(from_file, str(file))
+    origins |= {name: f"PAELLERA_{name.upper()}" for name in from_environment}
+    origins |= {name: f"--{name.replace('_', '-')}" for name in given}
+    try:
+        settings = kind.model_validate({**from_file, **from_environment, **given})
     except ValidationError as error:
         first = error.errors()[0]
-        name = str(first["loc"][0])
-        shown = f"--{name}" if name in given else f"PAELLERA_{name.upper()}"
-        raise InvalidSettingsError(f"{shown}: {first['msg'].lower()}, not {first['input']!r}") from None
+        name = str(first["loc"][0]) if first["loc"] else ""
+        origin = origins.get(name, "")
+        shown = f"{origin}: {name}" if name in from_file and origin == str(file) else origin or "settings"
+        value = "" if is_secret(kind, name) or not name else f", not {first['input']!r}"
+        raise InvalidSettingsError(f"{shown}: {first['msg'].lower()}{value}") from None
+    return ResolvedSettings(settings, origins)
+
+
+def is_secret(kind: type[Settings], name: str) -> bool:
+    """Whether a setting's value must not be shown: its type says so (SecretStr, SecretBytes)."""
+    field = kind.model_fields.get(name)
+    return field is not None and "Secret" in str(field.annotation)

@@ -68,6 +68,7 @@ class Caption:
     alternatives: tuple[Alternative, ...] = ()
     neighbours: tuple[Neighbour, ...] = ()
     attention: tuple[WordAttention, ...] = ()  # of the words of `text`, if it was asked for
+    tokens: int = 0  # that were generated for it and its alternatives
 
 
 @dataclass(frozen=True)
@@ -233,6 +234,7 @@ class Captioner:
                         tuple(Alternative(other.text, other.confidence) for other in others),
                         tuple(retrieved_here),
                         words,
+                        sum(len(one.hypothesis.ids) for one in (best, *others)),
                     )
                     for language, retrieved_here in zip(own, found, strict=True)
                     for (best, *others), words in [next(rows)]

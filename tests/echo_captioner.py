@@ -78,6 +78,7 @@ class EchoCaptioner:
                     tuple(Alternative(text, 0.5) for text in texts[1:]),
                     tuple(neighbours),
                     tuple(WordAttention(word, GRID) for word in texts[0].split()) if settings.explain else (),
+                    tokens=5 * len(texts),
                 )
             )
         return ImageCaptions(tuple(captions))

@@ -8,7 +8,7 @@ import retrieval.errors
 from app.problems import problem_response
 from retrieval.errors import PaelleraError
 
-FOR_THE_COMMAND_LINE_ONLY = {"invalid_keys_file", "invalid_settings"}
+FOR_THE_COMMAND_LINE_ONLY = {"invalid_keys_file", "invalid_settings", "missing_package"}
 NEVER_RAISED_THEMSELVES = {"retry_later"}
 
 

@@ -201,6 +201,19 @@ def test_alternatives_follow_the_best(captioner: Captioner, photos: dict[str, Im
     assert len(set(texts)) == 3
 
 
+def test_tokens_are_those_of_all_captions(captioner: Captioner, photos: dict[str, Image.Image]) -> None:
+    def write(**wanted: Any) -> tuple[int, int]:
+        caption = captioner.caption([photos["flower.jpg"]], CaptionSettings(("en",), **wanted))
+        (only,) = caption.images[0].captions
+        words = sum(len(text.split()) for text in (only.text, *(other.text for other in only.alternatives)))
+        return only.tokens, words
+
+    tokens, words = write()
+    assert words <= tokens <= 5 * words  # a word is one piece or a few
+    assert write(max_tokens=3, beams=1)[0] == 3
+    assert write(num_captions=3)[0] > tokens
+
+
 def test_sampling_follows_its_seed(captioner: Captioner, photos: dict[str, Image.Image]) -> None:
     def sample(seed: int) -> str:
         settings = CaptionSettings(("en",), temperature=1.5, top_p=1.0, seed=seed)
