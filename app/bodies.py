@@ -4,22 +4,23 @@ Bodies come from anyone: what is malformed raises an InvalidRequestError whose m
 Images are not decoded here; the total size is bounded by app/middleware.py.
 """
 
-import base64
-import binascii
 from dataclasses import dataclass
+from typing import TypeVar
 
 from anyio import to_thread
 from fastapi import Request
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 
-from app.errors import InvalidBodyError, MissingImageError, UnsupportedBodyError, UrlNotAllowedError
+from app.errors import InvalidBodyError, MissingImageError, UnsupportedBodyError
+from app.image_inputs import read_image_inputs
 from app.schemas import CaptionBody, CaptionParameters
 from app.settings import Settings
 from app.validation import describe_invalid, parse_parameters, shown
-from retrieval.errors import ImageTooLargeError, InvalidImageError, InvalidRequestError
+from retrieval.errors import ImageTooLargeError, InvalidRequestError
 
+Document = TypeVar("Document", bound=BaseModel)
 _MAX_FIELDS = 100
 _MAX_FIELD_BYTES = 1000
 _ACCEPTED = "multipart/form-data, image/* (the file's bytes) or application/json"
@@ -39,11 +40,13 @@ async def read_caption_request(request: Request, settings: Settings) -> CaptionR
         images, parameters = await _read_form(request, settings)
     elif content_type == "application/json":
         _refuse_query(request, "members of the JSON document")
-        body = await _read_all(request)
-        images, parameters = await to_thread.run_sync(_parse_json, body)
+        body = await read_all(request)
+        document = await to_thread.run_sync(parse_document, CaptionBody, body)
+        images = await read_image_inputs(document.images, settings)
+        parameters = CaptionParameters.model_validate(document.model_dump(exclude={"images"}))
     elif content_type.startswith("image/") or content_type == "application/octet-stream":
         parameters = parse_parameters(request.query_params.multi_items())
-        images = [await _read_all(request)]
+        images = [await read_all(request)]
     else:
         sent = f"not {shown(content_type)!r}" if content_type else "and there is none"
         raise UnsupportedBodyError(f"the Content-Type must be {_ACCEPTED}, {sent}")
@@ -54,26 +57,14 @@ async def read_caption_request(request: Request, settings: Settings) -> CaptionR
     return CaptionRequest(images, parameters)
 
 
-def _parse_json(body: bytes) -> tuple[list[bytes], CaptionParameters]:
+def parse_document(model: type[Document], body: bytes) -> Document:
+    """A JSON body as its model. Raises InvalidBodyError or InvalidRequestError."""
     try:
-        document = CaptionBody.model_validate_json(body)
+        return model.model_validate_json(body)
     except ValidationError as error:
         if error.errors(include_url=False, include_input=False)[0]["type"] == "json_invalid":
             raise InvalidBodyError("the body is not valid JSON") from None
-        raise InvalidRequestError(describe_invalid(error, CaptionBody.model_fields)) from None
-    images = []
-    for number, image in enumerate(document.images, start=1):
-        if image.base64 is None:
-            raise UrlNotAllowedError("images by url are not fetched here: send the bytes as base64")
-        text = image.base64
-        if text.startswith("data:"):
-            text = text.partition(",")[2]
-        try:
-            images.append(base64.b64decode("".join(text.split()), validate=True))
-        except (binascii.Error, ValueError):
-            raise InvalidImageError(f"image {number} of {len(document.images)}: not valid base64") from None
-    parameters = CaptionParameters.model_validate(document.model_dump(exclude={"images"}))
-    return images, parameters
+        raise InvalidRequestError(describe_invalid(error, model.model_fields)) from None
 
 
 async def _read_form(request: Request, settings: Settings) -> tuple[list[bytes], CaptionParameters]:
@@ -108,7 +99,8 @@ async def _read_form(request: Request, settings: Settings) -> tuple[list[bytes],
     return images, parse_parameters(fields)
 
 
-async def _read_all(request: Request) -> bytes:
+async def read_all(request: Request) -> bytes:
+    """The whole body, which app/middleware.py bounds."""
     # Not request.body(): it keeps a copy for as long as the request lives.
     return b"".join([chunk async for chunk in request.stream()])
 

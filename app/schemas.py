@@ -27,6 +27,9 @@ class CaptionParameters(BaseModel):
     max_tokens: Annotated[int, Field(ge=1, le=64, strict=True)] | None = Field(
         None, description="length limit of a caption"
     )
+    max_length: Annotated[int, Field(ge=1, le=1000, strict=True)] | None = Field(
+        None, description="characters a caption may have; a longer one is cut where it makes sense"
+    )
     neighbours: Annotated[int, Field(ge=0, le=8, strict=True)] | None = Field(
         None, description="retrieved captions shown to the model; 0 turns retrieval off"
     )
@@ -61,12 +64,12 @@ class CaptionParameters(BaseModel):
 
 
 class ImageInput(BaseModel):
-    """An image in a JSON request: its bytes in base64. A `url` is refused; this service fetches nothing."""
+    """An image in a JSON request: its bytes in base64, or a data: URL. Other addresses are not fetched."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     base64: str | None = Field(None, description="the file's bytes; a data: URL is accepted too")
-    url: str | None = Field(None, description="not allowed on this server")
+    url: str | None = Field(None, description="a data: URL; others are not allowed on this server")
 
     @model_validator(mode="after")
     def _one_of_both(self) -> Self:

@@ -1,14 +1,19 @@
 """Puts the service together: `create_app` returns an ASGI application, with no state outside of it."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
 import structlog
 from fastapi import FastAPI
 
+from app.answers import Answers
+from app.chat import router as chat_router
+from app.datastore_routes import router as datastore_router
 from app.middleware import BodyLimitMiddleware, RequestContextMiddleware
 from app.model import CaptionModel, load_model
+from app.model_routes import router as model_router
 from app.problems import install_problem_handlers
 from app.routes import router
 from app.service import CaptionService
@@ -57,7 +62,10 @@ def create_app(
         lifespan=lifespan,
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
     )
-    app.include_router(router)
+    app.state.answers = Answers(settings)
+    app.state.created = int(time.time())
+    for part in (router, chat_router, model_router, datastore_router):
+        app.include_router(part)
     install_problem_handlers(app)
     # The last one added is the outermost: the request's id must exist before a body can be refused.
     app.add_middleware(BodyLimitMiddleware, max_bytes=settings.max_body_bytes)

@@ -14,7 +14,7 @@ import structlog
 from anyio import CapacityLimiter, to_thread
 from PIL import Image
 
-from app.errors import NotReadyError, QueueFullError
+from app.errors import NoDatastoreError, NotReadyError, QueueFullError
 from app.images import DecodedImage, decode_image
 from app.model import CaptionModel
 from app.negotiation import default_language
@@ -25,6 +25,7 @@ from retrieval.errors import InvalidImageError
 
 if TYPE_CHECKING:
     from models.captioner import CaptionResult
+    from retrieval.datastore import Neighbour
 
 T = TypeVar("T")
 _LONGEST_RETRY = 60  # seconds
@@ -116,6 +117,30 @@ class CaptionService:
         self._seconds_per_request += 0.1 * (model_seconds - self._seconds_per_request)
         timings_ms = {"queue": 1000 * max(queue_seconds, 0.0), "decode": 1000 * decode_seconds}
         return describe_reply(model, decoded, result, timings_ms)
+
+    async def search(self, query: str | bytes, language: str, k: int) -> "list[Neighbour]":
+        """Up to k captions of the datastore near a text or a photo, best first.
+
+        Waits for the model as captions do. Raises InvalidImageError, NoDatastoreError, QueueFullError or
+        NotReadyError.
+        """
+        model = self.model
+        store = model.datastore
+        if store is None:
+            raise NoDatastoreError("this server has no datastore")
+        with self._admission():
+            decoded: list[DecodedImage] = []
+            if isinstance(query, bytes):
+                decoded = await to_thread.run_sync(self._decode, [query], limiter=self._decode_limiter)
+
+            def run() -> "list[Neighbour]":
+                if isinstance(query, str):
+                    vectors = model.embed_texts([query])
+                else:
+                    vectors = model.embed_images([item.image for item in decoded])
+                return store.neighbours(vectors, [[language]], k)[0][0]
+
+            return await to_thread.run_sync(run, limiter=self._model_limiter)
 
     @contextmanager
     def _admission(self) -> Iterator[None]:
