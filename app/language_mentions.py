@@ -5,7 +5,8 @@ for "in" goes with it, a tag only where it can hardly be a word, and the last on
 language's own, the English one, or one in a language of the bundle.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -21,6 +22,7 @@ _LABEL = "language|lang|locale|sprache|idioma|langue|língua|jazyk|мова|ال
 _OPENING = "[\"'“”„‘’«`(*]*"
 _START, _END = r"(?<![\p{L}\p{M}\p{N}_-])", r"(?![\p{L}\p{M}\p{N}_-])"
 _TAG = r"[a-z]{2,3}(?:-[a-z0-9]{2,8})*"
+_MOST_TEXTS, _MOST_MATCHES = 20, 20  # looked at, from the last one: a tag takes a millisecond
 _ALSO_WORDS = frozenset({"he", "it", "no"})  # "what is in it?"
 
 
@@ -38,34 +40,31 @@ def mentioned_language(texts: Sequence[str], supported: tuple[str, ...]) -> str 
     "to polish" is no wish for Polish.
     """
     vocabulary = _vocabulary(supported)
-    for text in reversed(texts):
+    for text in itertools.islice(reversed(texts), _MOST_TEXTS):
         alone = text.strip(" \t\r\n.!?。:").casefold()
         if alone in vocabulary.codes:  # the text is the name of a language and nothing else
             return vocabulary.codes[alone]
-        mentions = list(_mentions(text, vocabulary, supported))
-        if mentions:
-            return max(mentions)[1]
+        found = [match for pattern in vocabulary.patterns for match in pattern.finditer(text)]
+        found.sort(key=lambda match: match.end(), reverse=True)
+        for match in found[:_MOST_MATCHES]:
+            if code := _code(match.groupdict(), vocabulary, supported):
+                return code
     return None
 
 
-def _mentions(text: str, vocabulary: _Vocabulary, supported: Sequence[str]) -> Iterator[tuple[int, str]]:
-    """Where a language is mentioned, and its code."""
-    for pattern in vocabulary.patterns:
-        for found in pattern.finditer(text):
-            groups = found.groupdict()
-            if name := groups.get("name"):
-                code = vocabulary.codes.get(name.casefold())
-                if code is not None and (code in supported or name in vocabulary.proper):
-                    yield found.start("name"), code
-            elif tag := groups.get("tag"):
-                try:
-                    code = normalise(tag)
-                except UnknownLanguageError:
-                    continue
-                if code in supported or code in XM3600_LANGUAGES:
-                    yield found.start("tag"), code
-            elif (bare := found["bare"].lower()) in XM3600_LANGUAGES and bare not in _ALSO_WORDS:
-                yield found.start("bare"), bare
+def _code(groups: Mapping[str, str | None], vocabulary: _Vocabulary, supported: Sequence[str]) -> str | None:
+    """The language that a pattern has found; None if it is only a word."""
+    if name := groups.get("name"):
+        code = vocabulary.codes.get(name.casefold())
+        return code if code in supported or name in vocabulary.proper else None
+    if tag := groups.get("tag"):
+        try:
+            code = normalise(tag)
+        except UnknownLanguageError:
+            return None
+        return code if code in supported or code in XM3600_LANGUAGES else None
+    bare = (groups.get("bare") or "").lower()
+    return bare if bare in XM3600_LANGUAGES and bare not in _ALSO_WORDS else None
 
 
 @lru_cache(maxsize=4)

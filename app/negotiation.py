@@ -15,6 +15,7 @@ _WEIGHT = re.compile(r"(?P<range>[^;]*?)[ \t]*(?:;[ \t]*[qQ][ \t]*=[ \t]*(?P<q>[
 # A registered language has two or three letters before the first hyphen; no other is looked up.
 _TAG = re.compile(r"[A-Za-z]{2,3}(?:-[A-Za-z0-9]{1,8})*|\*")
 _LONGEST_HEADER = 1000  # characters looked at; browsers send under 100
+_MOST_RANGES = 50  # looked up, which takes a millisecond each
 
 
 def named_languages(names: Sequence[str], supported: Sequence[str]) -> tuple[str, ...]:
@@ -97,7 +98,7 @@ def default_language(wanted: str, supported: Sequence[str]) -> str:
 
 
 def _supported(tag: str, supported: Sequence[str]) -> str | None:
-    """As `match`, without its search for what an unknown tag could mean: a header may hold hundreds of them."""
+    """As `match`, without its search for what an unknown tag could mean, which takes much longer."""
     try:
         known = normalise(tag) in map(normalise, supported)
         return match(tag, supported) if known else None
@@ -108,7 +109,7 @@ def _supported(tag: str, supported: Sequence[str]) -> str | None:
 def _by_preference(header: str) -> list[tuple[str, float]]:
     """The tags of an Accept-Language header with their q, most wanted first; equals keep their order."""
     ranked = [(tag, quality) for tag, quality in _weighted(header) if _TAG.fullmatch(tag)]
-    return sorted(ranked, key=lambda pair: -pair[1])
+    return sorted(ranked, key=lambda pair: -pair[1])[:_MOST_RANGES]
 
 
 def _weighted(header: str) -> list[tuple[str, float]]:
