@@ -26,6 +26,29 @@ _EXAMPLE: dict[str, Any] = {
 }
 
 
+_REPLY: dict[str, Any] = {
+    "id": "chatcmpl-5f0c7a1d9be24c6f8a3e1b7d",
+    "object": "chat.completion",
+    "created": 1795348800,
+    "model": "compact@2a0e1d8e9f25",
+    "choices": [
+        {
+            "index": 0,
+            "message": {"role": "assistant", "content": "Un gato duerme en una silla.", "refusal": None},
+            "logprobs": None,
+            "finish_reason": "stop",
+        }
+    ],
+    "usage": {"prompt_tokens": 8, "completion_tokens": 9, "total_tokens": 17},
+}
+_CHUNK: dict[str, Any] = {
+    **_REPLY,
+    "object": "chat.completion.chunk",
+    "choices": [{"index": 0, "delta": {"content": " gato"}, "logprobs": None, "finish_reason": None}],
+    "usage": None,
+}
+
+
 class _Part(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -123,6 +146,8 @@ class ChatUsage(BaseModel):
 
 
 class ChatCompletion(BaseModel):
+    model_config = ConfigDict(json_schema_extra={"examples": [_REPLY]})
+
     id: str
     object: Literal["chat.completion"] = "chat.completion"
     created: int = Field(description="Unix time at which the captions were made")
@@ -145,6 +170,8 @@ class ChunkChoice(BaseModel):
 
 class ChatChunk(BaseModel):
     """An event of a stream; the last event is `[DONE]`."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_CHUNK]})
 
     id: str
     object: Literal["chat.completion.chunk"] = "chat.completion.chunk"

@@ -108,8 +108,11 @@ def _supported(tag: str, supported: Sequence[str]) -> str | None:
 
 def _by_preference(header: str) -> list[tuple[str, float]]:
     """The tags of an Accept-Language header with their q, most wanted first; equals keep their order."""
-    ranked = [(tag, quality) for tag, quality in _weighted(header) if _TAG.fullmatch(tag)]
-    return sorted(ranked, key=lambda pair: -pair[1])[:_MOST_RANGES]
+    qualities: dict[str, float] = {}
+    for tag, quality in _weighted(header):
+        if _TAG.fullmatch(tag):
+            qualities.setdefault(tag.lower(), quality)
+    return sorted(qualities.items(), key=lambda pair: -pair[1])[:_MOST_RANGES]
 
 
 def _weighted(header: str) -> list[tuple[str, float]]:

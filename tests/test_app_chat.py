@@ -6,10 +6,16 @@ from typing import Any
 
 import pytest
 from echo_captioner import EchoCaptioner
+from pydantic import BaseModel
 from sample_pictures import encode, plain
 from service_client import service_client
 from starlette.testclient import TestClient
 
+from app.chat_schemas import ChatChunk, ChatCompletion, ChatRequest
+from app.datastore_schemas import DatastoreDescription, SearchBody, SearchReply
+from app.model_routes import ModelEntry
+from app.openapi_examples import CAPTION_BODY, CAPTION_REPLY
+from app.schemas import CaptionBody, CaptionReply
 from models.captioner import CaptionSettings
 
 
@@ -102,7 +108,7 @@ def test_a_conversation_about_the_same_photo(client: TestClient) -> None:
     ],
 )
 def test_what_parameters_mean(
-    client: TestClient, captioner: EchoCaptioner, members: dict[str, object], settings: dict[str, Any]
+    client: TestClient, captioner: EchoCaptioner, members: dict[str, Any], settings: dict[str, Any]
 ) -> None:
     assert chat(client, **members).status_code == 200
     assert captioner.calls == [(1, CaptionSettings(("en",), **settings))]
@@ -127,7 +133,7 @@ def test_what_parameters_mean(
     ],
 )
 def test_chats_that_are_none(
-    client: TestClient, members: dict[str, object], status: int, code: str, hint: str
+    client: TestClient, members: dict[str, Any], status: int, code: str, hint: str
 ) -> None:
     problem = chat(client, **members).json()
     assert (problem["status"], problem["code"], problem["error"]["code"]) == (status, code, code)
@@ -189,3 +195,19 @@ def test_openapi_has_examples(client: TestClient) -> None:
     problem = operation["responses"]["400"]["content"]["application/problem+json"]["schema"]
     assert "error" in problem["properties"]
     assert "$defs" not in str(operation)
+    captions = document["paths"]["/v1/captions"]["post"]["responses"]["200"]
+    assert set(captions["content"]) == {"application/json", "text/event-stream"}
+    assert captions["content"]["application/json"]["schema"]["$ref"].endswith("/CaptionReply")
+    assert {"X-Paellera-Model", "X-Paellera-Datastore", "X-Cache", "ETag"} == set(captions["headers"])
+
+
+@pytest.mark.parametrize(
+    "model",
+    [ChatRequest, ChatCompletion, ChatChunk, ModelEntry, DatastoreDescription, SearchBody, SearchReply],
+)
+def test_the_examples_are_what_they_show(model: type[BaseModel]) -> None:
+    for example in model.model_json_schema()["examples"]:
+        again = model.model_validate(example).model_dump(mode="json", exclude_unset=True)
+        assert again == example
+    assert CaptionReply.model_validate(CAPTION_REPLY).model_dump() == CAPTION_REPLY
+    CaptionBody.model_validate(CAPTION_BODY)
