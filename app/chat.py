@@ -1,5 +1,7 @@
 """POST /v1/chat/completions: captions for programs that speak OpenAI's vision dialect."""
 
+import itertools
+
 from anyio import to_thread
 from fastapi import APIRouter, Request, Response
 
@@ -19,7 +21,6 @@ from app.errors import UnsupportedBodyError
 from app.event_streams import event_stream
 from app.image_inputs import read_image_inputs
 from app.language_mentions import mentioned_language
-from app.model import CaptionModel
 from app.negotiation import EVENT_STREAM
 from app.openai_errors import OpenAIProblem, OpenAIRoute
 from app.openapi import CAPTION_HEADERS, JsonSchema, inline_schema, json_body, problem_responses
@@ -71,31 +72,23 @@ async def create_chat_completion(request: Request) -> Response:
     include_usage = chat.stream_options is not None and bool(chat.stream_options.include_usage)
     del chat  # the images in base64: not to be held while waiting
 
-    def complete(answer: Answer) -> Completion:
-        return _complete(answer, model, texts, choices, parameters.max_tokens)
+    async def complete() -> tuple[Answer, Completion]:
+        answer = await answers_of(request).caption(request, service, asked, (language,))
+        captions = captions_of(answer.reply.document, choices)
+        counts = await service.count_tokens([*texts, *itertools.chain.from_iterable(captions)])
+        return answer, make_completion(answer, captions, counts, len(texts), parameters.max_tokens)
 
-    work = answers_of(request).caption(request, service, asked, (language,))
     if streams:
         return await event_stream(
-            work,
-            lambda answer: completion_events(complete(answer), include_usage),
+            complete(),
+            lambda done: completion_events(done[1], include_usage),
             completion_error_events,
-            caption_headers,
+            lambda done: caption_headers(None if done is None else done[0]),
             request_id_of(request),
         )
-    answer = await work
-    document = whole_completion(await to_thread.run_sync(complete, answer))
+    answer, completion = await complete()
     return Response(
-        document.model_dump_json(), headers=caption_headers(answer), media_type="application/json"
+        whole_completion(completion).model_dump_json(),
+        headers=caption_headers(answer),
+        media_type="application/json",
     )
-
-
-def _complete(
-    answer: Answer, model: CaptionModel, texts: list[str], choices: int, max_tokens: int | None
-) -> Completion:
-    captions = captions_of(answer.reply.document, choices)
-    counts: list[int] = model.count_tokens([*texts, *(text for of_choice in captions for text in of_choice)])
-    images = len(captions[0])
-    written = counts[len(texts) :]
-    tokens = [written[start : start + images] for start in range(0, len(written), images)]
-    return make_completion(answer, captions, tokens, sum(counts[: len(texts)]), max_tokens)

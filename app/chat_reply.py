@@ -51,20 +51,25 @@ def captions_of(reply: CaptionReply, choices: int) -> list[list[str]]:
 def make_completion(
     answer: Answer,
     captions: Sequence[Sequence[str]],
-    tokens: Sequence[Sequence[int]],
-    prompt_tokens: int,
+    counts: Sequence[int],
+    texts: int,
     max_tokens: int | None,
 ) -> Completion:
-    """`tokens` are those of the captions; `max_tokens` is the limit that the caller has set."""
+    """`counts` are the tokens of the texts asked with, `texts` in number, then those of the captions.
+
+    `max_tokens` is the limit that the caller has set.
+    """
     reply = answer.reply.document
-    written = sum(map(sum, tokens))
+    prompt_tokens, of_captions, images = sum(counts[:texts]), counts[texts:], len(captions[0])
+    tokens = [of_captions[start : start + images] for start in range(0, len(of_captions), images)]
+    written = sum(of_captions)
     return Completion(
         id=f"chatcmpl-{reply.id.removeprefix('cap-')}",
         created=answer.reply.created,
         model=f"{reply.model.bundle}@{reply.model.revision}",
         contents=tuple("\n".join(texts) for texts in captions),
         finish_reasons=tuple(
-            "length" if max_tokens is not None and max(counts) >= max_tokens else "stop" for counts in tokens
+            "length" if max_tokens is not None and max(here) >= max_tokens else "stop" for here in tokens
         ),
         usage=ChatUsage(
             prompt_tokens=prompt_tokens, completion_tokens=written, total_tokens=prompt_tokens + written

@@ -7,9 +7,8 @@ from fastapi import APIRouter, Request
 
 from app.bodies import parse_document, read_all
 from app.datastore_schemas import DatastoreDescription, IndexItem, SearchBody, SearchReply
-from app.errors import NoDatastoreError, UnsupportedBodyError
+from app.errors import UnsupportedBodyError
 from app.image_inputs import read_image_input
-from app.model import CaptionDatastore
 from app.negotiation import preferred_language
 from app.openapi import json_body, problem_responses
 from app.reply import describe_neighbour
@@ -26,7 +25,7 @@ router = APIRouter(tags=["datastore"])
     responses=problem_responses((404, "The server has no datastore"), (503, "The model is being loaded")),
 )
 async def describe_datastore(request: Request) -> DatastoreDescription:
-    manifest = _datastore_of(request).manifest
+    manifest = service_of(request).datastore
     return DatastoreDescription(
         version=manifest.version,
         entries=manifest.counts.entries,
@@ -53,7 +52,7 @@ async def describe_datastore(request: Request) -> DatastoreDescription:
 )
 async def search_datastore(request: Request) -> SearchReply:
     service = service_of(request)
-    languages = tuple(_datastore_of(request).manifest.counts.languages)
+    languages = tuple(service.datastore.counts.languages)
     service.check_room()
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise UnsupportedBodyError("the Content-Type must be application/json")
@@ -76,10 +75,3 @@ def _code(named: str, languages: Sequence[str]) -> str:
         return match(named, languages)
     except UnknownLanguageError:
         return normalise(named)
-
-
-def _datastore_of(request: Request) -> CaptionDatastore:
-    store = service_of(request).model.datastore
-    if store is None:
-        raise NoDatastoreError("this server has no datastore")
-    return store

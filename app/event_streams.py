@@ -6,7 +6,7 @@ status; only afterwards, when 200 has been sent, an error has to be an event.
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 from fastapi.responses import StreamingResponse
@@ -14,23 +14,23 @@ from fastapi.sse import KEEPALIVE_COMMENT
 
 from app.negotiation import EVENT_STREAM
 from app.problems import internal_error, response_of
-from app.reply_cache import Answer
 from retrieval.errors import PaelleraError
 
+Result = TypeVar("Result")
 KEEPALIVE_SECONDS = 5.0  # proxies close connections that are silent for half a minute or more
 _log = structlog.get_logger("paellera.http")
 
 
 async def event_stream(
-    work: Coroutine[Any, Any, Answer],
-    events: Callable[[Answer], Iterable[bytes]],
+    work: Coroutine[Any, Any, Result],
+    events: Callable[[Result], Iterable[bytes]],
     error_events: Callable[[bytes], Iterable[bytes]],
-    headers: Callable[[Answer | None], Mapping[str, str]],
+    headers: Callable[[Result | None], Mapping[str, str]],
     request_id: str,
 ) -> StreamingResponse:
     """Waits for the work and sends its events; if the caller goes away, the work is cancelled.
 
-    `error_events` makes events of a problem document; `headers` is given the answer only if there was no need
+    `error_events` makes events of a problem document; `headers` is given the result only if there was no need
     for a comment before it. Raises what the work raises until then.
     """
     task = asyncio.create_task(work)
@@ -39,7 +39,7 @@ async def event_stream(
     except asyncio.CancelledError:
         task.cancel()
         raise
-    answer = task.result() if task.done() else None
+    result = task.result() if task.done() else None
 
     async def body() -> AsyncIterator[bytes]:
         try:
@@ -51,13 +51,13 @@ async def event_stream(
         for event in _events_of(task, events, error_events, request_id):
             yield event
 
-    sent = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no", **headers(answer)}
+    sent = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no", **headers(result)}
     return StreamingResponse(body(), headers=sent, media_type=EVENT_STREAM)
 
 
 def _events_of(
-    task: asyncio.Task[Answer],
-    events: Callable[[Answer], Iterable[bytes]],
+    task: asyncio.Task[Result],
+    events: Callable[[Result], Iterable[bytes]],
     error_events: Callable[[bytes], Iterable[bytes]],
     request_id: str,
 ) -> Iterable[bytes]:

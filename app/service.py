@@ -26,6 +26,7 @@ from retrieval.errors import InvalidImageError
 if TYPE_CHECKING:
     from models.captioner import CaptionResult
     from retrieval.datastore import Neighbour
+    from retrieval.manifest import Manifest
 
 T = TypeVar("T")
 _LONGEST_RETRY = 60  # seconds
@@ -141,6 +142,17 @@ class CaptionService:
                 return store.neighbours(vectors, [[language]], k)[0][0]
 
             return await to_thread.run_sync(run, limiter=self._model_limiter)
+
+    async def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """How many tokens each text has in the model's vocabulary. Raises NotReadyError."""
+        return await to_thread.run_sync(self.model.count_tokens, texts)
+
+    @property
+    def datastore(self) -> "Manifest":
+        """What is known of the datastore. Raises NoDatastoreError or NotReadyError."""
+        if self.model.datastore is None:
+            raise NoDatastoreError("this server has no datastore")
+        return self.model.datastore.manifest
 
     @contextmanager
     def _admission(self) -> Iterator[None]:
