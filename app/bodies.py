@@ -4,24 +4,24 @@ Bodies come from anyone: what is malformed raises an InvalidRequestError whose m
 Images are not decoded here; the total size is bounded by app/middleware.py.
 """
 
-import base64
-import binascii
-from collections.abc import Sequence, Sized
 from dataclasses import dataclass
+from typing import TypeVar
 
 from anyio import to_thread
 from fastapi import Request
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 
-from app.errors import InvalidBodyError, MissingImageError, UnsupportedBodyError, UrlNotAllowedError
+from app.errors import InvalidBodyError, MissingImageError, UnsupportedBodyError
 from app.fetching import ImageFetcher
+from app.image_inputs import read_image_inputs
 from app.schemas import CaptionBody, CaptionParameters
 from app.settings import Settings
 from app.validation import describe_invalid, parse_parameters, shown
-from retrieval.errors import ImageTooLargeError, InvalidImageError, InvalidRequestError
+from retrieval.errors import ImageTooLargeError, InvalidRequestError
 
+Document = TypeVar("Document", bound=BaseModel)
 _MAX_FIELDS = 100
 _MAX_FIELD_BYTES = 1000
 _ACCEPTED = "multipart/form-data, image/* (the file's bytes) or application/json"
@@ -36,65 +36,41 @@ class CaptionRequest:
 async def read_caption_request(
     request: Request, settings: Settings, fetcher: ImageFetcher | None = None
 ) -> CaptionRequest:
-    """Reads the body by its Content-Type; images given by address are fetched. Raises InvalidRequestError."""
+    """Reads the body by its Content-Type, and with `fetcher` what it names by url.
+
+    Raises InvalidRequestError.
+    """
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if content_type == "multipart/form-data":
         _refuse_query(request, "form fields")
         images, parameters = await _read_form(request, settings)
     elif content_type == "application/json":
         _refuse_query(request, "members of the JSON document")
-        body = await _read_all(request)
-        given, parameters = await to_thread.run_sync(_parse_json, body)
-        _check_count(given, settings)
-        images = await _with_fetched(given, fetcher)
+        body = await read_all(request)
+        document = await to_thread.run_sync(parse_document, CaptionBody, body)
+        images = await read_image_inputs(document.images, settings, fetcher)
+        parameters = CaptionParameters.model_validate(document.model_dump(exclude={"images"}))
     elif content_type.startswith("image/") or content_type == "application/octet-stream":
         parameters = parse_parameters(request.query_params.multi_items())
-        images = [await _read_all(request)]
+        images = [await read_all(request)]
     else:
         sent = f"not {shown(content_type)!r}" if content_type else "and there is none"
         raise UnsupportedBodyError(f"the Content-Type must be {_ACCEPTED}, {sent}")
-    _check_count(images, settings)
-    return CaptionRequest(images, parameters)
-
-
-def _check_count(images: Sized, settings: Settings) -> None:
     if not images:
         raise MissingImageError("the request holds no image: send one or more as `image` (JSON: `images`)")
     if len(images) > settings.max_images:
         raise InvalidRequestError(f"at most {settings.max_images} images in one request")
+    return CaptionRequest(images, parameters)
 
 
-async def _with_fetched(given: Sequence[bytes | str], fetcher: ImageFetcher | None) -> list[bytes]:
-    """The images, those given as addresses (str) fetched."""
-    urls = {place: image for place, image in enumerate(given) if isinstance(image, str)}
-    if urls and fetcher is None:
-        raise UrlNotAllowedError("images by url are not fetched here: send the bytes as base64")
-    fetched = await fetcher.fetch(urls, len(given)) if urls and fetcher is not None else {}
-    return [fetched[place] if isinstance(image, str) else image for place, image in enumerate(given)]
-
-
-def _parse_json(body: bytes) -> tuple[list[bytes | str], CaptionParameters]:
-    """The images as bytes, or as the address they are at."""
+def parse_document(model: type[Document], body: bytes) -> Document:
+    """A JSON body as its model. Raises InvalidBodyError or InvalidRequestError."""
     try:
-        document = CaptionBody.model_validate_json(body)
+        return model.model_validate_json(body)
     except ValidationError as error:
         if error.errors(include_url=False, include_input=False)[0]["type"] == "json_invalid":
             raise InvalidBodyError("the body is not valid JSON") from None
-        raise InvalidRequestError(describe_invalid(error, CaptionBody.model_fields)) from None
-    images: list[bytes | str] = []
-    for number, image in enumerate(document.images, start=1):
-        if image.base64 is None:
-            images.append(image.url or "")
-            continue
-        text = image.base64
-        if text.startswith("data:"):
-            text = text.partition(",")[2]
-        try:
-            images.append(base64.b64decode("".join(text.split()), validate=True))
-        except (binascii.Error, ValueError):
-            raise InvalidImageError(f"image {number} of {len(document.images)}: not valid base64") from None
-    parameters = CaptionParameters.model_validate(document.model_dump(exclude={"images"}))
-    return images, parameters
+        raise InvalidRequestError(describe_invalid(error, model.model_fields)) from None
 
 
 async def _read_form(request: Request, settings: Settings) -> tuple[list[bytes], CaptionParameters]:
@@ -129,7 +105,8 @@ async def _read_form(request: Request, settings: Settings) -> tuple[list[bytes],
     return images, parse_parameters(fields)
 
 
-async def _read_all(request: Request) -> bytes:
+async def read_all(request: Request) -> bytes:
+    """The whole body, which app/middleware.py bounds."""
     # Not request.body(): it keeps a copy for as long as the request lives.
     return b"".join([chunk async for chunk in request.stream()])
 

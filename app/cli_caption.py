@@ -44,6 +44,16 @@ def caption(
         int | None,
         typer.Option("--max-tokens", metavar="N", min=1, max=64, help="Length limit of a caption."),
     ] = None,
+    max_length: Annotated[
+        int | None,
+        typer.Option(
+            "--max-length",
+            metavar="N",
+            min=1,
+            max=1000,
+            help="Characters a caption may have; a longer one is cut where it makes sense.",
+        ),
+    ] = None,
     neighbours: Annotated[
         int | None,
         typer.Option(
@@ -118,6 +128,7 @@ def caption(
             "languages": tuple(languages or ()),
             "num_captions": num_captions,
             "max_tokens": max_tokens,
+            "max_length": max_length,
             "neighbours": neighbours,
             "beams": beams,
             "temperature": temperature,

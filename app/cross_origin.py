@@ -11,8 +11,17 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.problems import problem_response
 
-_REQUEST_HEADERS = ("Authorization", "X-API-Key", "X-Request-Id")
-_RESPONSE_HEADERS = ("X-Request-Id", "Retry-After", "RateLimit", "RateLimit-Policy")
+_REQUEST_HEADERS = ("Authorization", "Idempotency-Key", "If-None-Match", "X-API-Key", "X-Request-Id")
+_RESPONSE_HEADERS = (
+    "ETag",
+    "RateLimit",
+    "RateLimit-Policy",
+    "Retry-After",
+    "X-Cache",
+    "X-Paellera-Datastore",
+    "X-Paellera-Model",
+    "X-Request-Id",
+)
 
 
 class CrossOriginMiddleware(CORSMiddleware):

@@ -42,6 +42,36 @@ class BodyTooLargeError(InvalidRequestError):
     status = 413
 
 
+class IdempotencyConflictError(InvalidRequestError):
+    """The Idempotency-Key of this request has come with another request before."""
+
+    code = "idempotency_conflict"
+
+
+class UnknownModelError(InvalidRequestError):
+    """The model named is not the one this server has."""
+
+    code = "model_not_found"
+    status = 404
+
+
+class UnsupportedParameterError(InvalidRequestError):
+    """A parameter of the chat dialect that a captioner cannot honour; `param` is its name."""
+
+    code = "unsupported_parameter"
+
+    def __init__(self, message: str, param: str) -> None:
+        super().__init__(message)
+        self.param = param
+
+
+class NoDatastoreError(InvalidRequestError):
+    """The server captions without a datastore, so there is nothing to search."""
+
+    code = "no_datastore"
+    status = 404
+
+
 class InvalidSettingsError(InvalidRequestError):
     """A setting from the environment or a flag is malformed or out of range."""
 

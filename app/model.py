@@ -11,12 +11,24 @@ from typing import TYPE_CHECKING, Protocol
 from PIL import Image
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from models.captioner import CaptionResult, CaptionSettings
+    from retrieval.datastore import Neighbour
+    from retrieval.manifest import Manifest
 
 
-class DatastoreVersion(Protocol):
+class CaptionDatastore(Protocol):
+    """The part of retrieval.datastore.Datastore that is used here."""
+
     @property
     def version(self) -> str: ...
+    @property
+    def manifest(self) -> "Manifest": ...
+    def neighbours(
+        self, queries: "NDArray[np.float32]", languages: Sequence[Sequence[str]], k: int
+    ) -> "list[list[list[Neighbour]]]": ...
 
 
 class CaptionModel(Protocol):
@@ -29,7 +41,7 @@ class CaptionModel(Protocol):
     @property
     def revision(self) -> str: ...
     @property
-    def datastore(self) -> DatastoreVersion | None: ...
+    def datastore(self) -> CaptionDatastore | None: ...
     def caption(self, images: Sequence[Image.Image], settings: "CaptionSettings") -> "CaptionResult": ...
     def caption_each(
         self,
@@ -37,6 +49,9 @@ class CaptionModel(Protocol):
         languages: Sequence[Sequence[str]],
         settings: "CaptionSettings",
     ) -> "CaptionResult": ...
+    def embed_images(self, images: Sequence[Image.Image]) -> "NDArray[np.float32]": ...
+    def embed_texts(self, texts: Sequence[str]) -> "NDArray[np.float32]": ...
+    def count_tokens(self, texts: Sequence[str]) -> list[int]: ...
 
 
 def load_model(bundle: Path | None, datastore: Path | None) -> CaptionModel:

@@ -18,13 +18,9 @@ from anyio import to_thread
 
 from app.model import CaptionModel
 from retrieval.errors import PaelleraError
+from retrieval.manifest import Manifest
 
 _log = structlog.get_logger("paellera.service")
-
-
-@dataclass(frozen=True)
-class DatastoreFacts:
-    version: str
 
 
 @dataclass(frozen=True)
@@ -34,7 +30,7 @@ class ModelFacts:
     bundle_name: str
     revision: str
     languages: tuple[str, ...]
-    datastore: DatastoreFacts | None
+    datastore: Manifest | None
 
 
 class ModelHolder:
@@ -102,7 +98,7 @@ class ModelHolder:
             model.bundle_name,
             model.revision,
             model.languages,
-            None if datastore is None else DatastoreFacts(datastore.version),
+            None if datastore is None else datastore.manifest,
         )
         self._model, self.failed = model, False
         _log.info(

@@ -31,6 +31,7 @@ from retrieval.languages import autonym, display_name
 if TYPE_CHECKING:
     from models.captioner import CaptionSettings, ImageCaptions
     from models.explanation import WordAttention
+    from retrieval.datastore import Neighbour
 
 
 def to_settings(parameters: CaptionParameters, languages: tuple[str, ...], images: int) -> "CaptionSettings":
@@ -47,6 +48,7 @@ def to_settings(parameters: CaptionParameters, languages: tuple[str, ...], image
         languages=languages,
         num_captions=parameters.num_captions,
         max_tokens=parameters.max_tokens,
+        max_length=parameters.max_length,
         neighbours=parameters.neighbours,
         beams=parameters.beams,
         temperature=parameters.temperature,
@@ -99,19 +101,20 @@ def describe_image(decoded: DecodedImage, captions: "ImageCaptions") -> ImageIte
                     AlternativeItem(text=other.text, confidence=round(other.confidence, 4))
                     for other in caption.alternatives
                 ],
-                neighbours=[
-                    NeighbourItem(
-                        id=neighbour.id,
-                        text=neighbour.text,
-                        language=neighbour.language,
-                        score=round(neighbour.score, 4),
-                    )
-                    for neighbour in caption.neighbours
-                ],
+                neighbours=[describe_neighbour(neighbour) for neighbour in caption.neighbours],
                 attention=describe_attention(caption.attention),
             )
             for caption in captions.captions
         ],
+    )
+
+
+def describe_neighbour(neighbour: "Neighbour") -> NeighbourItem:
+    return NeighbourItem(
+        id=neighbour.id,
+        text=neighbour.text,
+        language=neighbour.language,
+        score=round(neighbour.score, 4),
     )
 
 

@@ -2,14 +2,18 @@
 
 from typing import cast
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
 
+from app.answers import Answers, caption_headers, caption_response
 from app.bodies import read_caption_request
+from app.caption_events import caption_error_events, caption_events
 from app.disconnect import while_connected
 from app.draining import Drain
 from app.errors import NotReadyError
-from app.negotiation import named_languages, preferred_language
-from app.openapi import caption_operation, problem_responses
+from app.event_streams import event_stream
+from app.negotiation import named_languages, preferred_language, wants_events
+from app.openapi import caption_operation, caption_responses, problem_responses
+from app.problems import request_id_of
 from app.reply import describe_languages
 from app.schemas import CaptionReply, LanguagesReply, StatusReply
 from app.service import CaptionService
@@ -22,7 +26,8 @@ router = APIRouter()
     summary="Caption one or more photos in one or more languages",
     response_model=CaptionReply,
     openapi_extra=caption_operation(),
-    responses=problem_responses(
+    responses=caption_responses()
+    | problem_responses(
         (400, "The body is not what its Content-Type says"),
         (413, "The body or an image is too large"),
         (415, "The Content-Type is none of the three"),
@@ -31,16 +36,17 @@ router = APIRouter()
         (503, "The model is being loaded, or too slow for all that wait; see Retry-After"),
     ),
 )
-async def create_captions(request: Request) -> CaptionReply:
+async def create_captions(request: Request) -> Response:
     service = service_of(request)
     service.check_room()
     asked = await read_caption_request(request, service.settings, request.app.state.fetcher)
-    supported = service.model.languages
-    languages = named_languages(asked.parameters.languages, supported)
-    if not languages:
-        header = ",".join(request.headers.getlist("accept-language"))
-        languages = (preferred_language(header, supported, service.default_language),)
-    return await while_connected(request, service.caption(asked.images, asked.parameters, languages))
+    languages = named_languages(asked.parameters.languages, service.model.languages)
+    work = answers_of(request).caption(request, service, asked, languages or (accepted_language(request),))
+    if wants_events(request.headers.get("accept")):
+        return await event_stream(
+            work, caption_events, caption_error_events, caption_headers, request_id_of(request)
+        )
+    return caption_response(await while_connected(request, work), request.headers)
 
 
 @router.get(
@@ -76,6 +82,17 @@ async def readyz(request: Request) -> StatusReply:
     cast(Drain, request.app.state.drain).check_ready()
     service_of(request).check_ready()
     return StatusReply(status="ready")
+
+
+def accepted_language(request: Request) -> str:
+    """What Accept-Language chooses, or the default."""
+    service = service_of(request)
+    header = ",".join(request.headers.getlist("accept-language"))
+    return preferred_language(header, service.model.languages, service.default_language)
+
+
+def answers_of(request: Request) -> Answers:
+    return cast(Answers, request.app.state.answers)
 
 
 def service_of(request: Request) -> CaptionService:

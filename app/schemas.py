@@ -27,6 +27,9 @@ class CaptionParameters(BaseModel):
     max_tokens: Annotated[int, Field(ge=1, le=64, strict=True)] | None = Field(
         None, description="length limit of a caption"
     )
+    max_length: Annotated[int, Field(ge=1, le=1000, strict=True)] | None = Field(
+        None, description="characters a caption may have; a longer one is cut where it makes sense"
+    )
     neighbours: Annotated[int, Field(ge=0, le=8, strict=True)] | None = Field(
         None, description="retrieved captions shown to the model; 0 turns retrieval off"
     )
@@ -66,7 +69,9 @@ class ImageInput(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     base64: str | None = Field(None, description="the file's bytes; a data: URL is accepted too")
-    url: str | None = Field(None, description="https, and only from hosts that this server fetches from")
+    url: str | None = Field(
+        None, description="a data: URL, or https and only from hosts that this server fetches from"
+    )
 
     @model_validator(mode="after")
     def _one_of_both(self) -> Self:

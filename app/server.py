@@ -1,6 +1,7 @@
 """Puts the service together: `create_app` returns an ASGI application, with no state outside of it."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
@@ -10,8 +11,11 @@ from opentelemetry.trace import TracerProvider
 
 from app.access import AccessMiddleware
 from app.access_log import AccessLogMiddleware
+from app.answers import Answers
+from app.chat import router as chat_router
 from app.client_address import ClientAddresses
 from app.cross_origin import CrossOriginMiddleware
+from app.datastore_routes import router as datastore_router
 from app.docs_page import add_docs_page
 from app.draining import Drain, DrainMiddleware
 from app.fetching import ImageFetcher
@@ -20,6 +24,7 @@ from app.metrics import Metrics
 from app.metrics_route import router as metrics_router
 from app.middleware import BodyLimitMiddleware, RequestContextMiddleware
 from app.model import CaptionModel, load_model
+from app.model_routes import router as model_router
 from app.openapi_keys import describe_keys
 from app.problems import install_problem_handlers
 from app.rate_limits import Allowance, RateLimits
@@ -85,8 +90,10 @@ def create_app(
     )
     app.state.metrics = metrics
     app.state.drain = drain
-    app.include_router(router)
-    app.include_router(metrics_router)
+    app.state.answers = Answers(settings)
+    app.state.created = int(time.time())
+    for part in (router, chat_router, model_router, datastore_router, metrics_router):
+        app.include_router(part)
     install_problem_handlers(app)
     add_docs_page(app)
     app.state.fetcher = ImageFetcher.from_settings(settings)

@@ -10,11 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from anyio import to_thread
 from PIL import Image
 
 from app.batching import Batcher, BatchLimits, Part
 from app.decoding import DecodePool
-from app.errors import NotReadyError
+from app.errors import NoDatastoreError, NotReadyError
 from app.metrics import Metrics
 from app.model import CaptionModel
 from app.model_holder import ModelFacts, ModelHolder
@@ -23,9 +24,11 @@ from app.reply import describe_reply, to_settings
 from app.schemas import CaptionParameters, CaptionReply
 from app.settings import Settings
 from app.tracing import Tracing
+from retrieval.manifest import Manifest
 
 if TYPE_CHECKING:
     from models.captioner import CaptionSettings, ImageCaptions
+    from retrieval.datastore import Neighbour
 
 
 @dataclass(frozen=True)
@@ -156,6 +159,44 @@ class CaptionService:
         captions = [one.captions for one in captioned]
         self._measure(captions, timings_ms)
         return describe_reply(model, decoded, captions, timings_ms)
+
+    async def search(self, query: str | bytes, language: str, k: int) -> "list[Neighbour]":
+        """Up to k captions of the datastore near a text or a photo, best first.
+
+        Waits for the model as captions do.
+
+        Raises:
+            InvalidImageError: the photo cannot be decoded.
+            NoDatastoreError: the server has none.
+            RetryLaterError: NotReadyError or QueueFullError.
+        """
+        _ = self.datastore
+        with self._batcher.place():
+            pictures = [] if isinstance(query, str) else await self._decoder.decode([query])
+            async with self.holder.model() as model:
+                store = model.datastore
+                assert store is not None  # it was there, and belongs to the model
+
+                def run() -> "list[Neighbour]":
+                    if isinstance(query, str):
+                        vectors = model.embed_texts([query])
+                    else:
+                        vectors = model.embed_images([picture.image for picture in pictures])
+                    return store.neighbours(vectors, [[language]], k)[0][0]
+
+                return await self._batcher.call(run)
+
+    async def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """How many tokens each text has in the model's vocabulary. Raises NotReadyError."""
+        async with self.holder.model() as model:
+            return await to_thread.run_sync(model.count_tokens, texts)
+
+    @property
+    def datastore(self) -> Manifest:
+        """What is known of the datastore. Raises NoDatastoreError or NotReadyError."""
+        if self.model.datastore is None:
+            raise NoDatastoreError("this server has no datastore")
+        return self.model.datastore
 
     def _load_warm(self) -> CaptionModel:
         """Loads the model and captions a warm-up image, so that a request finds everything in place."""

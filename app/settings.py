@@ -42,6 +42,11 @@ class Settings(BaseSettings):
     drain_seconds: int = Field(5, ge=0, description="on SIGTERM: still accepting, /readyz says 503")
     unload_after_seconds: int = Field(0, ge=0, description="without requests the model is dropped; 0: never")
 
+    # Of replies that were given before (app/reply_cache.py).
+    cache_bytes: int = Field(
+        16_000_000, ge=0, description="of replies kept for identical requests; 0: caption every request anew"
+    )
+
     max_images: int = Field(16, ge=1, le=256, description="in one request, and in one batch")
     max_image_bytes: int = Field(20_000_000, ge=1, description="of one image file")
     max_image_pixels: int = Field(50_000_000, ge=1, le=_PILLOW_PIXELS, description="width × height")

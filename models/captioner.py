@@ -20,6 +20,7 @@ from models.explanation import WordAttention, explain
 from models.fusion.bridge import Bridge
 from models.generation import GenerationSettings, Hypothesis, generate
 from models.language.xglm import XGLM
+from models.lengths import choose, within
 from models.manifest import GenerationDefaults
 from models.matching import CaptionMatcher
 from models.neighbour_cache import Copying
@@ -45,6 +46,7 @@ class CaptionSettings:
     num_captions: int = 1
     max_tokens: int | None = None
     min_tokens: int | None = None
+    max_length: int | None = None  # characters of a caption; None: any number
     neighbours: int | None = None  # retrieved captions in the prompt, 0 = no retrieval
     beams: int | None = None
     temperature: float | None = None  # None: beam search; a number: nucleus sampling
@@ -89,8 +91,9 @@ class _Written:
     """A hypothesis as text."""
 
     hypothesis: Hypothesis
-    text: str
+    text: str  # as it is shown
     confidence: float
+    cut: bool = False  # it was longer
 
 
 class Captioner:
@@ -173,6 +176,14 @@ class Captioner:
         ]
         return np.concatenate(chunks) if chunks else np.empty((0, self._embedder.dimension), np.float32)
 
+    def embed_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Query vectors of texts, as `embed_images` makes them of photos."""
+        return self._embedder.embed_texts(texts)
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """How many tokens each text has in the language model's vocabulary."""
+        return [len(ids) for ids in self._prompts.tokenizer.encode(texts)]
+
     def match(self, images: Sequence[Image.Image], texts: Sequence[Sequence[str]]) -> list[list[float]]:
         """How well each photo fits each of its own texts: logits, whose sigmoid is the confidence.
 
@@ -206,16 +217,20 @@ class Captioner:
         queries = self._embed(features)
         neighbours = self._retrieve(features, queries, languages, k)  # [image][language]
         retrieved = time.perf_counter()
-        counts = [len(own) for own in languages]
         prompts = self._build_prompts(languages, neighbours, queries.novelty)
+        counts = [len(own) for own in languages]
         hypotheses = self._generate(features, prompts, counts, queries.novelty, generation)
-        written = self._judge(features, queries, hypotheses, counts, settings)  # a row a prompt
+        written = self._judge(features, queries, hypotheses, languages, settings)  # a row a prompt
         attention: list[tuple[WordAttention, ...]] = [()] * len(written)
         if settings.explain:
             best = [row[0].hypothesis.ids for row in written]
             attention = explain(
                 self._language_model, self._bridge, self._prompts.tokenizer, features, prompts, best
             )
+            for number, (first, *_) in enumerate(written):
+                if first.cut:
+                    whole = self._prompts.tokenizer.decode(first.hypothesis.ids)
+                    attention[number] = within(attention[number], whole, first.text)
         generated = time.perf_counter()
         for stage, seconds in (
             ("encode", encoded - started),
@@ -331,30 +346,43 @@ class Captioner:
         features: VisionFeatures,
         queries: Queries,
         hypotheses: Sequence[Sequence[Hypothesis]],
-        counts: Sequence[int],
+        languages: Sequence[Sequence[str]],
         settings: CaptionSettings,
     ) -> list[list[_Written]]:
         """Each row's captions with their confidence, at most `num_captions`."""
-        texts = [[self._prompts.tokenizer.decode(h.ids) for h in row] for row in hypotheses]
-        confidences = [[_likelihood(h) for h in row] for row in hypotheses]
+        rows = [
+            self._as_shown(row, language, settings.max_length)
+            for row, language in zip(hypotheses, itertools.chain.from_iterable(languages), strict=True)
+        ]
         if self._matcher is not None:
-            rows = iter(texts)
+            left = iter(rows)
             by_image = [
-                list(itertools.chain.from_iterable(itertools.islice(rows, count))) for count in counts
+                [one.text for row in itertools.islice(left, len(own)) for one in row] for own in languages
             ]
             logits = itertools.chain.from_iterable(
                 self._matcher.logits(features.tokens, by_image, _trust(queries))
             )
-            confidences = [torch.tensor([next(logits) for _ in row]).sigmoid().tolist() for row in texts]
-        judged = [
-            [_Written(*one) for one in zip(*row, strict=True)]
-            for row in zip(hypotheses, texts, confidences, strict=True)
-        ]
+            confidences = [torch.tensor([next(logits) for _ in row]).sigmoid().tolist() for row in rows]
+            rows = [
+                [replace(one, confidence=confidence) for one, confidence in zip(*pair, strict=True)]
+                for pair in zip(rows, confidences, strict=True)
+            ]
         if settings.rerank:
-            for row in judged:
+            for row in rows:
                 # Stable, and to the hundredth: what the matcher cannot tell stays in order of likelihood.
-                row.sort(key=lambda one: round(one.confidence, 2), reverse=True)
-        return [row[: settings.num_captions] for row in judged]
+                row.sort(key=lambda one: (one.cut, -round(one.confidence, 2)))
+        return [row[: settings.num_captions] for row in rows]
+
+    def _as_shown(
+        self, hypotheses: Sequence[Hypothesis], language: str, max_length: int | None
+    ) -> list[_Written]:
+        """The captions of a row, those that need no cutting first; the confidence is that of their words."""
+        texts = [self._prompts.tokenizer.decode(hypothesis.ids) for hypothesis in hypotheses]
+        shown = list(enumerate(texts)) if max_length is None else choose(texts, max_length, language)
+        return [
+            _Written(hypotheses[index], text, _likelihood(hypotheses[index]), cut=text != texts[index])
+            for index, text in shown
+        ]
 
     def _generation_settings(self, settings: CaptionSettings) -> GenerationSettings:
         defaults = self._defaults
@@ -370,10 +398,12 @@ class Captioner:
             seed=settings.seed,
             banned=(self._prompts.tokenizer.separator_id,),
         )
-        if settings.rerank:
+        if settings.rerank or settings.max_length is not None:
             chosen = replace(chosen, num_captions=chosen.width)
         if chosen.max_new_tokens < 1 or chosen.beams < 1 or chosen.num_captions < 1:
             raise InvalidRequestError("max_tokens, beams and num_captions must be at least 1")
+        if settings.max_length is not None and settings.max_length < 1:
+            raise InvalidRequestError("max_length must be at least 1")
         if chosen.temperature is not None and not chosen.temperature > 0:
             raise InvalidRequestError("temperature must be above 0; leave it out for beam search")
         if not 0 < chosen.top_p <= 1:

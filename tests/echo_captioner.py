@@ -7,6 +7,8 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from models.captioner import (
@@ -17,15 +19,55 @@ from models.captioner import (
     ImageCaptions,
 )
 from models.explanation import WordAttention
+from models.lengths import choose
 from retrieval.datastore import Neighbour
+from retrieval.manifest import Counts, IndexSettings, Manifest
 
 GRID = ((0.5, 0.25, 0.0), (0.123456, 0.0, 0.126544))
 WORDS = {"ar": "صورة", "de": "Bild", "en": "picture", "es": "imagen", "pt": "foto", "zh": "图片"}
 
 
+MANIFEST = Manifest(
+    format_version=1,
+    version="v-test",
+    embedder="echo-embedder",
+    dimension=2,
+    metric="inner_product",
+    counts=Counts(entries=7, texts=9, repeated_texts=0, languages={"en": 7, "es": 2}),
+    index=IndexSettings(kind="flat"),
+    faiss_version="0",
+    created="2026-11-22T00:00:00Z",
+    tool_version="0",
+    sources=(),
+    files={},
+    content_sha256="0" * 64,
+    complete=True,
+)
+
+
 @dataclass(frozen=True)
 class EchoDatastore:
+    """Its neighbours say what the query was."""
+
     version: str = "v-test"
+
+    @property
+    def manifest(self) -> Manifest:
+        return MANIFEST.model_copy(update={"version": self.version})
+
+    def neighbours(
+        self, queries: NDArray[np.float32], languages: Sequence[Sequence[str]], k: int
+    ) -> list[list[list[Neighbour]]]:
+        return [
+            [
+                [
+                    Neighbour(f"n{number}", str(query.tolist()), language, 0.12345 - number)
+                    for number in range(k)
+                ]
+                for language in asked
+            ]
+            for query, asked in zip(queries, languages, strict=True)
+        ]
 
 
 @dataclass
@@ -56,6 +98,15 @@ class EchoCaptioner:
             {"encode": 1.0, "retrieve": 2.0, "generate": 3.0},
         )
 
+    def embed_images(self, images: Sequence[Image.Image]) -> NDArray[np.float32]:
+        return np.array([image.size for image in images], np.float32)
+
+    def embed_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        return np.array([(len(text), 0) for text in texts], np.float32)
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        return [len(text.split()) for text in texts]
+
     def _captions(
         self, image: Image.Image, languages: Sequence[str], settings: CaptionSettings
     ) -> ImageCaptions:
@@ -66,6 +117,8 @@ class EchoCaptioner:
                 f"{WORDS[language]} {red},{green},{blue}" + (f" #{number}" if number else "")
                 for number in range(settings.num_captions)
             ]
+            if settings.max_length is not None:
+                texts = [text for _, text in choose(texts, settings.max_length, language)]
             neighbours = [
                 Neighbour(f"n{number}", f"{WORDS[language]} {number}", language, 0.9 - 0.1 * number)
                 for number in range(4 if settings.neighbours is None else settings.neighbours)

@@ -12,7 +12,9 @@ from app.settings import Settings
 
 @contextmanager
 def service_client(captioner: EchoCaptioner | None = None, **settings: object) -> Iterator[TestClient]:
+    """Without a cache unless `cache_bytes` is given: what is sent to the captioner is what tests look at."""
     captioner = captioner or EchoCaptioner()
+    settings.setdefault("cache_bytes", 0)
     app = create_app(lambda: captioner, Settings.model_validate(settings), wait_for_model=True)
     with TestClient(app) as client:
         captioner.calls.clear()  # the warm-up image

@@ -19,7 +19,7 @@ def test_a_client_that_left_the_queue_is_never_captioned() -> None:
     gate = threading.Event()
 
     async def run() -> None:
-        app = create_app(lambda: captioner, Settings(), wait_for_model=True)
+        app = create_app(lambda: captioner, Settings(cache_bytes=0), wait_for_model=True)
         async with app.router.lifespan_context(app):
             service = app.state.service
             captioner.calls.clear()

@@ -66,6 +66,35 @@ def test_words_come_with_their_places(client: TestClient) -> None:
         assert sum(map(sum, word["weights"])) == pytest.approx(1.0, abs=1e-3)
 
 
+def test_a_chat_about_the_cat(client: TestClient) -> None:
+    parts = [
+        {"type": "text", "text": "Describe in Spanish"},
+        {"type": "image_url", "image_url": {"url": f"data:;base64,{base64.b64encode(CAT).decode()}"}},
+    ]
+    body = {"model": "compact", "messages": [{"role": "user", "content": parts}]}
+    completion = client.post("/v1/chat/completions", json=body).json()
+    caption = client.post("/v1/captions", files={"image": CAT}, data={"language": "es"}).json()
+    assert completion["choices"][0]["message"]["content"] == caption["images"][0]["captions"][0]["text"]
+    assert completion["usage"]["prompt_tokens"] >= 3
+    assert completion["usage"]["completion_tokens"] >= 3
+
+
+def test_the_datastore_is_searched(client: TestClient) -> None:
+    described = client.get("/v1/datastore").json()
+    assert described["index"] == {"kind": "flat"}
+    assert set(described["texts"]) == {"ar", "cs", "de", "en", "es", "fr", "hi", "pt", "uk", "zh"}
+    assert described["entries"] >= 300
+    by_text = {"text": "a cat on a chair", "language": "es", "k": 3}
+    by_image = {"image": {"base64": base64.b64encode(CAT).decode()}, "language": "es", "k": 3}
+    for body in (by_text, by_image):
+        neighbours = client.post("/v1/datastore/search", json=body).json()["neighbours"]
+        assert len(neighbours) == 3
+        assert [item["score"] for item in neighbours] == sorted(
+            (item["score"] for item in neighbours), reverse=True
+        )
+        assert any("gat" in item["text"].lower() for item in neighbours)
+
+
 def test_ready_when_warm(client: TestClient) -> None:
     assert client.get("/livez").status_code == 200
     assert client.get("/readyz").status_code == 200

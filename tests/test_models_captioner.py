@@ -252,3 +252,32 @@ def test_queries_are_unit_vectors(captioner: Captioner, photos: dict[str, Image.
     vectors = captioner.embed_images(list(photos.values()))
     assert vectors.shape[0] == len(photos)
     assert (abs((vectors**2).sum(axis=1) - 1) < 1e-4).all()
+
+
+def test_captions_of_a_given_length(captioner: Captioner, photos: dict[str, Image.Image]) -> None:
+    languages = ("ar", "en", "hi", "zh")
+    pictures = [photos["chelsea.png"], photos["rocket.jpg"]]
+    free = captioner.caption(pictures, CaptionSettings(languages, num_captions=3)).images
+    for most in (12, 30, 1000):
+        settings = CaptionSettings(languages, num_captions=2, max_length=most, explain=True)
+        for image, unbounded in zip(captioner.caption(pictures, settings).images, free, strict=True):
+            for caption, whole in zip(image.captions, unbounded.captions, strict=True):
+                found = [whole.text, *(other.text for other in whole.alternatives)]  # as wide a search
+                shown = [caption.text, *(other.text for other in caption.alternatives)]
+                assert all(0 < len(text) <= most for text in shown)
+                fitting = [text for text in found if len(text) <= most]
+                assert shown[: len(fitting)] == fitting[: len(shown)]
+                assert all(any(text.startswith(begun) for text in found) for begun in shown)
+                separator = "" if caption.language == "zh" else " "
+                assert separator.join(word.text for word in caption.attention) == caption.text
+    with pytest.raises(InvalidRequestError, match="max_length"):
+        captioner.caption(pictures, CaptionSettings(("en",), max_length=0))
+
+
+def test_tokens_are_counted_and_texts_embedded(captioner: Captioner) -> None:
+    assert captioner.count_tokens([""]) == [0]
+    (few, many) = captioner.count_tokens(["a cat", "a cat on a chair in the garden"])
+    assert 2 <= few < many
+    vectors = captioner.embed_texts(["a cat on a chair"])
+    (nearest,) = captioner.datastore.neighbours(vectors, [["en"]], 1)[0][0]
+    assert "cat" in nearest.text
