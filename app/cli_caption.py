@@ -141,7 +141,7 @@ def caption(
 
     def load() -> "CaptionModel":
         with _status("loading the model"):
-            return models.load_model(settings.bundle, settings.datastore)
+            return models.load_model(settings.bundle, settings.datastore, settings.precision)
 
     run = PhotoRun(load, parameters, settings)
     images = []

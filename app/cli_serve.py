@@ -90,7 +90,10 @@ def _check(settings: "Settings") -> None:
     from app import model as models
     from app.serve_check import check_service
 
-    for line in check_service(settings, lambda: models.load_model(settings.bundle, settings.datastore)):
+    def load() -> models.CaptionModel:
+        return models.load_model(settings.bundle, settings.datastore, settings.precision)
+
+    for line in check_service(settings, load):
         print(line, flush=True)
 
 

@@ -86,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for sample in SAMPLES:
             _ = sample.path  # a missing one is told before the model is loaded
         with messages.status("loading the model …"):
-            model = models.load_model(settings.bundle, settings.datastore)
+            model = models.load_model(settings.bundle, settings.datastore, settings.precision)
         started = time.perf_counter()
         photos = []
         for photo in caption_photos(model, SAMPLES):

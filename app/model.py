@@ -6,7 +6,7 @@ small captioner of their own do not pay for them.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from PIL import Image
 
@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from models.captioner import CaptionResult, CaptionSettings
     from retrieval.datastore import Neighbour
     from retrieval.manifest import Manifest
+
+
+# Of the computation; auto: bfloat16 where the machine is faster in it.
+Precision = Literal["auto", "bfloat16", "float32"]
 
 
 class CaptionDatastore(Protocol):
@@ -54,11 +58,14 @@ class CaptionModel(Protocol):
     def count_tokens(self, texts: Sequence[str]) -> list[int]: ...
 
 
-def load_model(bundle: Path | None, datastore: Path | None) -> CaptionModel:
+def load_model(bundle: Path | None, datastore: Path | None, precision: Precision = "auto") -> CaptionModel:
     """The captioner of a bundle (None: the embedded default) with a datastore (None: the bundle's own).
 
     Raises BundleError or DatastoreError.
     """
+    import torch
+
     from models.bundle import Bundle, default_bundle
 
-    return Bundle.open(bundle or default_bundle()).load_captioner(datastore)
+    dtype = {"auto": None, "bfloat16": torch.bfloat16, "float32": torch.float32}[precision]
+    return Bundle.open(bundle or default_bundle()).load_captioner(datastore, dtype=dtype)

@@ -54,7 +54,7 @@ def create_app(
     KeysFileError, InvalidSettingsError or MissingPackageError.
     """
     settings = settings or load_settings()
-    loader = load or (lambda: load_model(settings.bundle, settings.datastore))
+    loader = load or (lambda: load_model(settings.bundle, settings.datastore, settings.precision))
 
     metrics = Metrics()
     drain = Drain()

@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDic
 
 from app.errors import InvalidSettingsError
 from app.images import ImageLimits
+from app.model import Precision
 from app.setting_lists import HostPatterns, Networks, Origins
 from app.settings_file import read_settings_file
 
@@ -31,6 +32,9 @@ class Settings(BaseSettings):
     bundle: Path | None = Field(None, description="the bundle's folder; none: the embedded default")
     datastore: Path | None = Field(None, description="a datastore instead of the bundle's own")
     default_language: str = Field("en", description="when the caller names none")
+    precision: Precision = Field(
+        "auto", description="of the computation; auto: bfloat16 where that is faster"
+    )
 
     host: str = Field("127.0.0.1", description="the address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="the port to listen on; 0: any free one")

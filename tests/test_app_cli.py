@@ -36,7 +36,7 @@ class Paellera:
         output, errors = self._capsys.readouterr()
         return exit_code, output, errors
 
-    def load(self, bundle: Path | None, datastore: Path | None) -> EchoCaptioner:
+    def load(self, bundle: Path | None, datastore: Path | None, precision: str) -> EchoCaptioner:
         self.loaded.append((bundle, datastore))
         return self.captioner
 
@@ -283,7 +283,7 @@ def test_no_arguments_show_the_help(paellera: Paellera) -> None:
 
 
 def failing(error: BaseException) -> object:
-    def load(bundle: Path | None, datastore: Path | None) -> EchoCaptioner:
+    def load(bundle: Path | None, datastore: Path | None, precision: str) -> EchoCaptioner:
         raise error
 
     return load

@@ -38,7 +38,7 @@ class Page(HTMLParser):
 @pytest.fixture
 def captioner(monkeypatch: pytest.MonkeyPatch) -> EchoCaptioner:
     captioner = EchoCaptioner()
-    monkeypatch.setattr("app.model.load_model", lambda bundle, datastore: captioner)
+    monkeypatch.setattr("app.model.load_model", lambda *_: captioner)
     return captioner
 
 
@@ -108,7 +108,7 @@ def test_a_missing_package_is_told_in_one_line_before_anything_is_loaded(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(demo, "SAMPLES", (SamplePhoto("cat", "not_installed_here", "cat.png", "nobody"),))
-    monkeypatch.setattr("app.model.load_model", lambda bundle, datastore: pytest.fail("loaded"))
+    monkeypatch.setattr("app.model.load_model", lambda *_: pytest.fail("loaded"))
     assert main(["--output", str(tmp_path / "index.html")]) == 1
     output, messages = capsys.readouterr()
     assert output == ""
