@@ -10,17 +10,18 @@ from retrieval.errors import DatastoreError
 def test_what_was_found_is_printed(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    loaded: list[tuple[Path | None, Path | None]] = []
+    loaded: list[tuple[Path | None, Path | None, str]] = []
 
-    def load(bundle: Path | None, datastore: Path | None) -> EchoCaptioner:
-        loaded.append((bundle, datastore))
+    def load(bundle: Path | None, datastore: Path | None, precision: str) -> EchoCaptioner:
+        loaded.append((bundle, datastore, precision))
         return EchoCaptioner()
 
     monkeypatch.setattr("app.model.load_model", load)
     monkeypatch.setenv("PAELLERA_DEFAULT_LANGUAGE", "es")
+    monkeypatch.setenv("PAELLERA_PRECISION", "float32")
     assert main(["serve", "--check", "--bundle", "b", "--datastore", "d"]) == 0
     output, errors = capsys.readouterr()
-    assert loaded == [(Path("b"), Path("d"))]
+    assert loaded == [(Path("b"), Path("d"), "float32")]
     assert errors == ""
     for found in ("echo, revision r1", "version v-test", "ar de en es pt zh", "'imagen 128,128,128'"):
         assert found in output
