@@ -8,7 +8,7 @@ import asyncio
 import ctypes
 import gc
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from contextvars import Context
 from dataclasses import dataclass
@@ -34,16 +34,25 @@ class ModelFacts:
 
 
 class ModelHolder:
-    """`load` makes a model that is fit for use, in a thread. With `idle_seconds` 0 it is kept for ever.
+    """`load` makes a model that is fit for use. With `idle_seconds` 0 it is kept for ever.
+
+    `run` calls `load` on another thread: it had better be the one the model will be used on. OpenMP makes
+    a pool of threads for each thread that computes, and with more threads than processors all are slow.
 
     Loading and dropping belong to no request: they have a context of their own, so that the log does not
     write them under the id of the request that happened to come before.
     """
 
-    def __init__(self, load: Callable[[], CaptionModel], idle_seconds: float) -> None:
+    def __init__(
+        self,
+        load: Callable[[], CaptionModel],
+        idle_seconds: float,
+        run: Callable[[Callable[[], CaptionModel]], Awaitable[CaptionModel]] = to_thread.run_sync,
+    ) -> None:
         self.facts: ModelFacts | None = None  # None until it was loaded for the first time
         self.failed = False  # the last attempt to load it
         self._load = load
+        self._run = run
         self._idle_seconds = idle_seconds
         self._model: CaptionModel | None = None
         self._loading: asyncio.Task[None] | None = None
@@ -83,7 +92,7 @@ class ModelHolder:
     async def _load_once(self) -> None:
         started = time.perf_counter()
         try:
-            model = await to_thread.run_sync(self._load)
+            model = await self._run(self._load)
         except Exception as error:
             self.failed = True
             if isinstance(error, PaelleraError):

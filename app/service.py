@@ -65,12 +65,12 @@ class CaptionService:
         self.metrics = metrics or Metrics()
         self._tracing = tracing or Tracing(None)
         self._load = load
-        self.holder = ModelHolder(self._load_warm, settings.unload_after_seconds)
         self._batcher: Batcher[_Kind, _Photo, _Captioned] = Batcher(
             _caption_batch,
             BatchLimits(settings.max_waiting, settings.queue_seconds, settings.batch_rows),
             on_batch=lambda photos, _: self.metrics.observe_batch(photos),
         )
+        self.holder = ModelHolder(self._load_warm, settings.unload_after_seconds, self._batcher.call)
         self._decoder = DecodePool(
             settings.image_limits,
             settings.decode_workers,
