@@ -104,6 +104,26 @@ def test_one_batch_at_a_time_on_the_model() -> None:
     assert len({reply["id"] for reply in replies}) == 8
 
 
+def test_the_model_is_loaded_and_used_on_one_thread() -> None:
+    """OpenMP has a pool for each thread that computes; two of them get in each other's way."""
+    threads = set()
+
+    class Watched(EchoCaptioner):
+        def caption_each(self, images: Any, languages: Any, settings: CaptionSettings) -> CaptionResult:
+            threads.add(threading.get_ident())
+            return super().caption_each(images, languages, settings)
+
+    def load() -> EchoCaptioner:
+        threads.add(threading.get_ident())
+        return Watched()
+
+    with TestClient(create_app(load, Settings(cache_bytes=0), wait_for_model=True)) as client:
+        for _ in range(3):
+            assert ask(client).status_code == 200
+    assert len(threads) == 1
+    assert threading.get_ident() not in threads
+
+
 def test_those_that_wait_are_captioned_together_each_in_its_languages() -> None:
     captioner = EchoCaptioner()
     with service_client(captioner) as client, ThreadPoolExecutor(6) as pool:
