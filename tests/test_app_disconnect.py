@@ -4,7 +4,7 @@ import asyncio
 import threading
 from typing import Any
 
-import httpx
+import httpx2
 from echo_captioner import EchoCaptioner
 from sample_pictures import encode, plain
 
@@ -79,9 +79,9 @@ class Visitor:
             self.statuses.append(message["status"])
 
 
-async def post(app: Any) -> httpx.Response:
-    transport = httpx.ASGITransport(app=app)
-    async with httpx.AsyncClient(transport=transport, base_url="http://service") as client:
+async def post(app: Any) -> httpx2.Response:
+    transport = httpx2.ASGITransport(app=app)
+    async with httpx2.AsyncClient(transport=transport, base_url="http://service") as client:
         return await client.post("/v1/captions", content=PHOTO, headers={"content-type": "image/png"})
 
 
