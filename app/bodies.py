@@ -40,7 +40,7 @@ async def read_caption_request(
 
     Raises InvalidRequestError.
     """
-    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    content_type = _content_type(request)
     if content_type == "multipart/form-data":
         _refuse_query(request, "form fields")
         images, parameters = await _read_form(request, settings)
@@ -61,6 +61,16 @@ async def read_caption_request(
     if len(images) > settings.max_images:
         raise InvalidRequestError(f"at most {settings.max_images} images in one request")
     return CaptionRequest(images, parameters)
+
+
+async def read_document(request: Request, model: type[Document]) -> Document:
+    """The body of a request that can only be JSON.
+
+    Raises UnsupportedBodyError, and as `parse_document`.
+    """
+    if _content_type(request) != "application/json":
+        raise UnsupportedBodyError("the Content-Type must be application/json")
+    return await to_thread.run_sync(parse_document, model, await read_all(request))
 
 
 def parse_document(model: type[Document], body: bytes) -> Document:
@@ -114,3 +124,7 @@ async def read_all(request: Request) -> bytes:
 def _refuse_query(request: Request, instead: str) -> None:
     if request.query_params:
         raise InvalidRequestError(f"query parameters go with a raw image body only; here send {instead}")
+
+
+def _content_type(request: Request) -> str:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()

@@ -6,7 +6,7 @@ from anyio import to_thread
 from fastapi import APIRouter, Request, Response
 
 from app.answers import caption_headers
-from app.bodies import CaptionRequest, parse_document, read_all
+from app.bodies import CaptionRequest, read_document
 from app.chat_reply import (
     Completion,
     captions_of,
@@ -18,7 +18,6 @@ from app.chat_reply import (
 from app.chat_request import caption_parameters, check_members, check_model, images_of, texts_of
 from app.chat_schemas import ChatChunk, ChatCompletion, ChatRequest
 from app.disconnect import while_connected
-from app.errors import UnsupportedBodyError
 from app.event_streams import event_stream
 from app.image_inputs import read_image_inputs
 from app.language_mentions import mentioned_language
@@ -57,9 +56,7 @@ def _stream_responses() -> dict[int | str, JsonSchema]:
 async def create_chat_completion(request: Request) -> Response:
     service = service_of(request)
     service.check_room()
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-        raise UnsupportedBodyError("the Content-Type must be application/json")
-    chat = await to_thread.run_sync(parse_document, ChatRequest, await read_all(request))
+    chat = await read_document(request, ChatRequest)
     model = service.model
     check_members(chat)
     check_model(chat.model, model)
@@ -67,7 +64,7 @@ async def create_chat_completion(request: Request) -> Response:
     parameters = caption_parameters(chat)
     # Naming a language takes a moment the first time: the names are looked up in all languages of the bundle.
     named = chat.language or await to_thread.run_sync(mentioned_language, texts, model.languages)
-    language = match(named, model.languages) if named else accepted_language(request)
+    language = match(named, model.languages) if named else accepted_language(request, model.languages)
     images = await read_image_inputs(images_of(chat.messages), service.settings, request.app.state.fetcher)
     asked = CaptionRequest(images, parameters)
     choices, streams = chat.n or 1, bool(chat.stream)

@@ -2,18 +2,15 @@
 
 from collections.abc import Sequence
 
-from anyio import to_thread
 from fastapi import APIRouter, Request
 
-from app.bodies import parse_document, read_all
+from app.bodies import read_document
 from app.datastore_schemas import DatastoreDescription, IndexItem, SearchBody, SearchReply
 from app.disconnect import while_connected
-from app.errors import UnsupportedBodyError
 from app.image_inputs import read_image_inputs
-from app.negotiation import preferred_language
 from app.openapi import json_body, problem_responses
 from app.reply import describe_neighbour
-from app.routes import service_of
+from app.routes import accepted_language, service_of
 from retrieval.errors import UnknownLanguageError
 from retrieval.languages import match, normalise
 
@@ -55,14 +52,11 @@ async def search_datastore(request: Request) -> SearchReply:
     service = service_of(request)
     languages = tuple(service.datastore.counts.languages)
     service.check_room()
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-        raise UnsupportedBodyError("the Content-Type must be application/json")
-    body = await to_thread.run_sync(parse_document, SearchBody, await read_all(request))
+    body = await read_document(request, SearchBody)
     if body.language is not None:
         language = _code(body.language, languages)
     else:
-        header = ",".join(request.headers.getlist("accept-language"))
-        language = preferred_language(header, languages, service.default_language)
+        language = accepted_language(request, languages)
     query: str | bytes = body.text or ""
     if body.image is not None:
         (query,) = await read_image_inputs([body.image], service.settings, request.app.state.fetcher)

@@ -1,5 +1,6 @@
 """The endpoints. Each reads its request, asks the service, and returns a model of app/schemas.py."""
 
+from collections.abc import Sequence
 from typing import cast
 
 from fastapi import APIRouter, Request, Response
@@ -40,8 +41,11 @@ async def create_captions(request: Request) -> Response:
     service = service_of(request)
     service.check_room()
     asked = await read_caption_request(request, service.settings, request.app.state.fetcher)
-    languages = named_languages(asked.parameters.languages, service.model.languages)
-    work = answers_of(request).caption(request, service, asked, languages or (accepted_language(request),))
+    supported = service.model.languages
+    languages = named_languages(asked.parameters.languages, supported) or (
+        accepted_language(request, supported),
+    )
+    work = answers_of(request).caption(request, service, asked, languages)
     if wants_events(request.headers.get("accept")):
         return await event_stream(
             work, caption_events, caption_error_events, caption_headers, request_id_of(request)
@@ -84,11 +88,10 @@ async def readyz(request: Request) -> StatusReply:
     return StatusReply(status="ready")
 
 
-def accepted_language(request: Request) -> str:
-    """What Accept-Language chooses, or the default."""
-    service = service_of(request)
+def accepted_language(request: Request, languages: Sequence[str]) -> str:
+    """What Accept-Language chooses of these, or the default."""
     header = ",".join(request.headers.getlist("accept-language"))
-    return preferred_language(header, service.model.languages, service.default_language)
+    return preferred_language(header, languages, service_of(request).default_language)
 
 
 def answers_of(request: Request) -> Answers:

@@ -3,12 +3,9 @@
 import time
 from collections.abc import Callable, Iterator
 
-from PIL import Image
-
 from app.model import CaptionModel
 from app.negotiation import default_language
-from app.reply import to_settings
-from app.schemas import CaptionParameters
+from app.service import warm_up
 from app.settings import Settings
 from app.tracing import configured_provider
 
@@ -30,10 +27,9 @@ def check_service(settings: Settings, load: Callable[[], CaptionModel]) -> Itera
     yield _line("default", f"{language}{replaced}")
     yield _line("datastore", "none" if model.datastore is None else f"version {model.datastore.version}")
     started = time.perf_counter()
-    picture = Image.linear_gradient("L").convert("RGB")
-    result = model.caption([picture], to_settings(CaptionParameters(), (language,), 1))
+    text = warm_up(model, language)
     seconds = time.perf_counter() - started
-    yield _line("caption", f"{result.images[0].captions[0].text!r} in {seconds:.1f} s")
+    yield _line("caption", f"{text!r} in {seconds:.1f} s")
 
 
 def _line(what: str, found: str) -> str:

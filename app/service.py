@@ -201,8 +201,7 @@ class CaptionService:
     def _load_warm(self) -> CaptionModel:
         """Loads the model and captions a warm-up image, so that a request finds everything in place."""
         model = self._load()
-        picture = Image.linear_gradient("L").convert("RGB")
-        model.caption([picture], to_settings(CaptionParameters(), (self._default_of(model.languages),), 1))
+        warm_up(model, self._default_of(model.languages))
         datastore = model.datastore
         self.metrics.describe_model(
             model.bundle_name, model.revision, None if datastore is None else datastore.version
@@ -220,6 +219,13 @@ class CaptionService:
 
     def _default_of(self, languages: Sequence[str]) -> str:
         return default_language(self.settings.default_language, languages)
+
+
+def warm_up(model: CaptionModel, language: str) -> str:
+    """The caption of a drawn picture: shows that the model works, and pays for what is made only once."""
+    picture = Image.linear_gradient("L").convert("RGB")
+    result = model.caption([picture], to_settings(CaptionParameters(), (language,), 1))
+    return result.images[0].captions[0].text
 
 
 def _caption_batch(kind: _Kind, photos: Sequence[_Photo]) -> list[_Captioned]:
