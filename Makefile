@@ -21,7 +21,7 @@ COMPACT := bundles/compact
 check: lint test  ## lint, then test (what plain `make` does)
 
 demo: $(DEMO_STAMP)  ## caption sample photos in every language and write demo/index.html
-	@$(BIN)/python -m app.demo
+	@$(BIN)/python -m app.commands.demo
 
 test: $(DEV_STAMP)  ## run the tests
 	@$(BIN)/python -m pytest
@@ -30,13 +30,13 @@ lint: $(DEV_STAMP)  ## check style, types and that docs/cli.md is current
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
-	@$(BIN)/python -m app.cli_docs | diff -u docs/cli.md - \
+	@$(BIN)/python -m app.commands.reference | diff -u docs/cli.md - \
 		|| { echo "error: docs/cli.md is not current: make format" >&2; exit 1; }
 
 format: $(DEV_STAMP)  ## put style right where a program can, and write docs/cli.md anew
 	@$(BIN)/ruff check --fix
 	@$(BIN)/ruff format
-	@$(BIN)/python -m app.cli_docs > docs/cli.md.new && mv docs/cli.md.new docs/cli.md
+	@$(BIN)/python -m app.commands.reference > docs/cli.md.new && mv docs/cli.md.new docs/cli.md
 
 venv: $(DEV_STAMP)  ## install everything for work on the project into .venv
 

@@ -12,11 +12,11 @@ from typing import Annotated
 
 import typer
 
-from app.cli_bundle import bundle_app, languages
-from app.cli_caption import caption
-from app.cli_keys import keys_app
-from app.cli_serve import serve
-from app.datastore_cli import datastore_app
+from app.commands.bundle import bundle_app, languages
+from app.commands.caption import caption
+from app.commands.datastore import datastore_app
+from app.commands.keys import keys_app
+from app.commands.serve import serve
 from app.version import paellera_version
 from evaluation.cli import evaluate_app
 from retrieval.errors import InvalidImageError, InvalidRequestError, PaelleraError

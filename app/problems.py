@@ -103,5 +103,5 @@ def install_problem_handlers(app: FastAPI) -> None:
 
 
 def request_id_of(request: Request) -> str:
-    """Set by app/middleware.py for every request."""
+    """Set by app/api/body_limit.py for every request."""
     return str(request.scope["state"]["request_id"])

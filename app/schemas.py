@@ -1,6 +1,6 @@
 """What a caption request may hold and what the reply looks like, for HTTP and `--json` alike.
 
-Only shapes and ranges; reading bodies is app/bodies.py's work and filling a reply app/reply.py's.
+Only shapes and ranges; reading bodies is app/api/bodies.py's work and filling a reply app/reply.py's.
 """
 
 from typing import Annotated, Self

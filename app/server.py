@@ -9,30 +9,30 @@ from anyio import to_thread
 from fastapi import FastAPI
 from opentelemetry.trace import TracerProvider
 
-from app.access import AccessMiddleware
-from app.access_log import AccessLogMiddleware
-from app.answers import Answers
-from app.chat import router as chat_router
-from app.client_address import ClientAddresses
-from app.cross_origin import CrossOriginMiddleware
-from app.datastore_routes import router as datastore_router
-from app.docs_page import add_docs_page
-from app.draining import Drain, DrainMiddleware
-from app.fetching import ImageFetcher
-from app.keys import KeyRing
-from app.metrics import Metrics
-from app.metrics_route import router as metrics_router
-from app.middleware import BodyLimitMiddleware, RequestContextMiddleware
+from app.access.client_address import ClientAddresses
+from app.access.cross_origin import CrossOriginMiddleware
+from app.access.fetching import ImageFetcher
+from app.access.gate import AccessMiddleware
+from app.access.keys import KeyRing
+from app.access.rate_limits import Allowance, RateLimits
+from app.access.security_headers import SecurityHeadersMiddleware
+from app.api.answers import Answers
+from app.api.body_limit import BodyLimitMiddleware, RequestContextMiddleware
+from app.api.caption_routes import router
+from app.api.datastore_routes import router as datastore_router
+from app.api.docs_page import add_docs_page
+from app.api.openapi_keys import describe_keys
+from app.chat.model_routes import router as model_router
+from app.chat.routes import router as chat_router
 from app.model import CaptionModel, load_model
-from app.model_routes import router as model_router
-from app.openapi_keys import describe_keys
+from app.operations.access_log import AccessLogMiddleware
+from app.operations.draining import Drain, DrainMiddleware
+from app.operations.metrics import Metrics
+from app.operations.metrics_route import router as metrics_router
+from app.operations.tracing import Tracing, configured_provider
 from app.problems import install_problem_handlers
-from app.rate_limits import Allowance, RateLimits
-from app.routes import router
-from app.security_headers import SecurityHeadersMiddleware
 from app.service import CaptionService
 from app.settings import Settings, load_settings
-from app.tracing import Tracing, configured_provider
 from app.version import paellera_version
 
 
@@ -83,7 +83,7 @@ def create_app(
         summary="A photo in, captions in the languages you ask for out.",
         version=paellera_version(),
         lifespan=lifespan,
-        docs_url=None,  # app/docs_page.py has it
+        docs_url=None,  # app/api/docs_page.py has it
         redoc_url=None,
         telemetry=tracing.telemetry(),
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},

@@ -16,14 +16,14 @@ from PIL import Image
 from app.batching import Batcher, BatchLimits, Part
 from app.decoding import DecodePool
 from app.errors import NoDatastoreError, NotReadyError
-from app.metrics import Metrics
 from app.model import CaptionModel
 from app.model_holder import ModelFacts, ModelHolder
 from app.negotiation import default_language
+from app.operations.metrics import Metrics
+from app.operations.tracing import Tracing
 from app.reply import describe_reply, to_settings
 from app.schemas import CaptionParameters, CaptionReply
 from app.settings import Settings
-from app.tracing import Tracing
 from retrieval.manifest import Manifest
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BeforeValidator
 from pydantic_settings import NoDecode
 
-from app.url_policy import check_host_patterns
+from app.access.url_policy import check_host_patterns
 
 
 def check_networks(networks: Sequence[str]) -> Sequence[str]:

@@ -46,7 +46,7 @@ class Settings(BaseSettings):
     drain_seconds: int = Field(5, ge=0, description="on SIGTERM: still accepting, /readyz says 503")
     unload_after_seconds: int = Field(0, ge=0, description="without requests the model is dropped; 0: never")
 
-    # Of replies that were given before (app/reply_cache.py).
+    # Of replies that were given before (app/api/reply_cache.py).
     cache_bytes: int = Field(
         16_000_000, ge=0, description="of replies kept for identical requests; 0: caption every request anew"
     )
@@ -60,7 +60,7 @@ class Settings(BaseSettings):
         2_000_000_000, ge=500_000_000, description="address space of each of these processes"
     )
 
-    # Who may use the service, how much of it, and from which web pages (app/access.py, app/cross_origin.py).
+    # Who may use the service, how much of it, and from which web pages (app/access/).
     keys_file: Path | None = Field(None, description="API keys, as `paellera keys` writes them")
     limits_storage: SecretStr | None = Field(
         None, description="redis://… where requests are counted; none: in memory"
@@ -70,7 +70,7 @@ class Settings(BaseSettings):
     trusted_proxies: Networks = Field((), description="networks whose X-Forwarded-For is believed")
     cors_origins: Origins = Field((), description="web pages that may call")
 
-    # Images given by their address (app/fetching.py).
+    # Images given by their address (app/access/fetching.py).
     url_hosts: HostPatterns = Field((), description="hosts to fetch from: names, or *. and a domain")
     url_seconds: float = Field(10.0, gt=0, le=300, description="for all images of a request together")
 

@@ -24,7 +24,7 @@ from statistics import median
 
 import torch
 
-from app.demo import SAMPLES
+from app.commands.demo import SAMPLES
 from app.images import decode_image
 from benchmarks.hosts import Host, Running, litserve, paellera, ray_serve, running
 from benchmarks.load import Answer, closed_loop, open_loop

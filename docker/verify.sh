@@ -33,7 +33,7 @@ if [ ${#missing[@]} -gt 0 ]; then
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 fi
 
-photo=$("$python" -c 'from app.demo import SAMPLES; print(SAMPLES[0].path)')
+photo=$("$python" -c 'from app.commands.demo import SAMPLES; print(SAMPLES[0].path)')
 port=$("$python" -c 'import socket; s = socket.create_server(("127.0.0.1", 0)); print(s.getsockname()[1])')
 mirror=${DEBIAN_MIRROR:-$(apt-get indextargets --format '$(RELEASE) $(REPO_URI)' 'Identifier: Packages' \
     | awk -v suite="$suite" '$1 == suite { print $2; exit }')}

@@ -12,8 +12,8 @@ from echo_captioner import EchoCaptioner
 from sample_pictures import encode, noisy, plain, png_that_announces
 
 from app.cli import main
-from app.cli_docs import command_line_page
-from app.cli_serve import is_loopback
+from app.commands.reference import command_line_page
+from app.commands.serve import is_loopback
 from models.captioner import Caption, CaptionResult, CaptionSettings, ImageCaptions
 from retrieval.datastore import Neighbour
 from retrieval.errors import BundleError
@@ -337,7 +337,7 @@ def test_help_has_examples_and_imports_nothing_heavy() -> None:
 
 def test_the_page_in_docs_is_what_the_program_says() -> None:
     page = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
-    assert page == command_line_page(), "run: python -m app.cli_docs > docs/cli.md"
+    assert page == command_line_page(), "run: python -m app.commands.reference > docs/cli.md"
 
 
 def test_a_port_in_use(paellera: Paellera) -> None:

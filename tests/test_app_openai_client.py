@@ -14,7 +14,7 @@ from openai import AsyncOpenAI, OpenAI
 from openai.types.chat import ChatCompletionChunk
 from sample_pictures import encode, plain
 
-from app import event_streams
+from app.api import event_streams
 from models.captioner import CaptionSettings
 from retrieval.errors import InvalidImageError
 

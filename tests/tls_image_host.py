@@ -1,7 +1,7 @@
 """A host of images on loopback, with a certificate of its own and a network that believes it to be elsewhere.
 
 Names resolve to public addresses, as the caller of `HostedImages` says; connections to those addresses are
-counted and end here. So all checks of app/fetching.py stay as they are while it is tested.
+counted and end here. So all checks of app/access/fetching.py stay as they are while it is tested.
 """
 
 import asyncio

@@ -1,0 +1,133 @@
+"""From a request that was read to the reply that is sent: what is asked for twice is captioned once.
+
+Two requests are the same if their images have the same bytes, their settings and languages are the same, and
+bundle and datastore are. Callers with different API keys share nothing, so nobody can find out what
+another caller has asked. An Idempotency-Key does the same for retries, whatever happens to bundle, datastore
+and cache between them.
+"""
+
+import hashlib
+import re
+import time
+from collections.abc import Mapping, Sequence
+from urllib.parse import quote
+
+from anyio import to_thread
+from fastapi import Request, Response
+
+from app.access.gate import caller_of
+from app.api.bodies import CaptionRequest
+from app.api.reply_cache import Answer, ReplyStore, StoredReply
+from app.model_holder import ModelFacts
+from app.schemas import CaptionParameters
+from app.service import CaptionService
+from app.settings import Settings
+from retrieval.errors import InvalidRequestError
+
+_RETRY_SECONDS = 600
+_RETRY_BYTES = 4_000_000
+_IDEMPOTENCY_KEY = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+class Answers:
+    """What this application has answered lately."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._caching = settings.cache_bytes > 0
+        self._cache = ReplyStore(settings.cache_bytes)
+        self._retries = ReplyStore(_RETRY_BYTES, _RETRY_SECONDS)
+
+    async def caption(
+        self, request: Request, service: CaptionService, asked: CaptionRequest, languages: tuple[str, ...]
+    ) -> Answer:
+        """The reply for these images, made now or before. Empties `asked.images`.
+
+        Raises IdempotencyConflictError, and what `service.caption` raises.
+        """
+        retry_key = _idempotency_key(request)
+        if not self._caching and retry_key is None:
+            return await _run(service, asked.images, asked.parameters, languages)
+        owner = caller_of(request).key
+        content = await to_thread.run_sync(_fingerprint, asked.images, asked.parameters, languages)
+
+        async def through_cache() -> Answer:
+            if not self._caching:
+                return await _run(service, asked.images, asked.parameters, languages)
+            key = (owner, content, *_versions(service.model))
+            shared = self._cache.open(key, lambda: _run(service, asked.images, asked.parameters, languages))
+            if shared.joined:
+                asked.images.clear()  # those who wait hold no files
+            return await shared.result()
+
+        if retry_key is None:
+            return await through_cache()
+        fingerprint = request.url.path.encode() + content
+        retry = self._retries.open((owner, retry_key), through_cache, fingerprint)
+        if retry.joined:
+            asked.images.clear()
+        return await retry.result()
+
+
+def caption_headers(answer: Answer | None) -> dict[str, str]:
+    """What a reply with captions carries beside them; of an answer that is not there yet nothing is known."""
+    headers = {"Vary": "Accept, Accept-Language"}
+    if answer is not None:
+        headers["X-Paellera-Model"] = answer.reply.model
+        headers["X-Cache"] = "hit" if answer.hit else "miss"
+        if answer.reply.datastore is not None:
+            headers["X-Paellera-Datastore"] = answer.reply.datastore
+    return headers
+
+
+def caption_response(answer: Answer, request_headers: Mapping[str, str]) -> Response:
+    """The reply with its ETag, or 304 if the caller has it already."""
+    headers = caption_headers(answer) | {"ETag": answer.reply.etag}
+    if _has(request_headers.get("if-none-match", ""), answer.reply.etag):
+        return Response(status_code=304, headers=headers)
+    return Response(answer.reply.body, headers=headers, media_type="application/json")
+
+
+async def _run(
+    service: CaptionService, images: list[bytes], parameters: CaptionParameters, languages: tuple[str, ...]
+) -> Answer:
+    reply = await service.caption(images, parameters, languages)
+    stored = StoredReply(
+        reply.model_dump_json().encode(),
+        int(time.time()),
+        _header_text(f"{reply.model.bundle}@{reply.model.revision}"),
+        None if reply.datastore is None else _header_text(reply.datastore.version),
+    )
+    return Answer(stored, hit=False)
+
+
+def _fingerprint(images: Sequence[bytes], parameters: CaptionParameters, languages: tuple[str, ...]) -> bytes:
+    """SHA-256 of what was asked for. `languages` are the resolved ones."""
+    if parameters.temperature is None:  # a search has no use for it
+        parameters = parameters.model_copy(update={"seed": 0})
+    digest = hashlib.sha256(parameters.model_dump_json(exclude={"languages"}).encode())
+    digest.update(",".join(languages).encode())
+    for image in images:
+        digest.update(hashlib.sha256(image).digest())
+    return digest.digest()
+
+
+def _versions(model: ModelFacts) -> tuple[str, str, str | None]:
+    version = None if model.datastore is None else model.datastore.version
+    return model.bundle_name, model.revision, version
+
+
+def _idempotency_key(request: Request) -> str | None:
+    given = request.headers.get("idempotency-key")
+    if given is not None and not _IDEMPOTENCY_KEY.fullmatch(given):
+        raise InvalidRequestError("Idempotency-Key must be 1 to 64 of A–Z a–z 0–9 . _ -")
+    return given
+
+
+def _has(if_none_match: str, etag: str) -> bool:
+    """Weak comparison, as If-None-Match wants it (RFC 9110, 13.1.2)."""
+    return etag in (candidate.strip().removeprefix("W/") for candidate in if_none_match.split(","))
+
+
+def _header_text(text: str) -> str:
+    """Percent-encoded where it is not plain ASCII: a header holds no other."""
+    return quote(text, safe="@ !#$&'()*+,-./:;=?[]^_`{|}~")
