@@ -1,6 +1,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import urllib.request
@@ -13,7 +14,7 @@ from sample_pictures import encode, noisy, plain, png_that_announces
 
 from app.cli import main
 from app.commands.reference import command_line_page
-from app.commands.serve import is_loopback
+from app.commands.serve import is_loopback, listen
 from models.captioner import Caption, CaptionResult, CaptionSettings, ImageCaptions
 from retrieval.datastore import Neighbour
 from retrieval.errors import BundleError
@@ -340,9 +341,17 @@ def test_the_page_in_docs_is_what_the_program_says() -> None:
     assert page == command_line_page(), "run: python -m app.commands.reference > docs/cli.md"
 
 
-def test_a_port_in_use(paellera: Paellera) -> None:
-    import socket
+def test_the_end_of_an_answer_is_sent_at_once() -> None:
+    # Otherwise it waits up to 40 ms for the client to acknowledge the beginning.
+    with (
+        listen("127.0.0.1", 0) as listener,
+        socket.create_connection(listener.getsockname()),
+        listener.accept()[0] as connection,
+    ):
+        assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
+
+def test_a_port_in_use(paellera: Paellera) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         exit_code, _, errors = paellera("serve", "--port", str(taken.getsockname()[1]))
     assert exit_code == 1
