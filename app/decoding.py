@@ -2,13 +2,14 @@
 
 Decoders are large libraries in C that meet bytes from anyone. A worker that takes too long is killed, one
 that dies is replaced, and its memory is bounded. Each has a pipe of its own, so that a dead one blocks
-nobody else. What comes back is JSON and pixels, never unpickled: whoever takes over a worker has not taken
-over the service. What is decoded, and how, app/images.py says.
+nobody else. What comes back is JSON, and pixels in memory that both see, never unpickled: whoever takes over
+a worker has not taken over the service. What is decoded, and how, app/images.py says.
 """
 
 import asyncio
 import json
 import multiprocessing
+import operator
 import queue
 import resource
 import signal
@@ -22,7 +23,8 @@ import structlog
 from PIL import Image
 
 from app.errors import ImageTimeoutError
-from app.images import DecodedImage, ImageLimits, decode_image
+from app.images import DecodedImage, ImageLimits, check_bytes, decode_image
+from app.shared_buffer import SharedBuffer
 from retrieval.errors import ImageTooLargeError, InvalidImageError
 
 _STARTUP_SECONDS = 60
@@ -104,15 +106,25 @@ class _Worker:
     """A process, used by one thread at a time."""
 
     def __init__(self, decode: Decode, limits: ImageLimits, memory_bytes: int, seconds: float) -> None:
-        self._arguments = decode, limits, memory_bytes
+        self._decode = decode
+        self._limits = limits
+        self._memory_bytes = memory_bytes
         self._seconds = seconds
+        # The file goes there, the pixels come back.
+        self._bytes = max(limits.max_bytes, _pixel_bytes((limits.max_side, limits.max_side)))
+        self._buffer: SharedBuffer | None = None
         self._process: SpawnProcess | None = None
         self._pipe: Connection[Any, Any] | None = None
 
     def decode(self, data: bytes) -> DecodedImage:
+        check_bytes(data, self._limits)
         try:
-            pipe = self._pipe or self._start()
-            pipe.send_bytes(data)
+            if self._pipe is None or self._buffer is None:
+                pipe, buffer = self._start()
+            else:
+                pipe, buffer = self._pipe, self._buffer
+            buffer[: len(data)] = data
+            pipe.send_bytes(b"%d" % len(data))
             if not pipe.poll(self._seconds):
                 _log.warning("decoder_timeout", seconds=self._seconds, bytes=len(data))
                 self.kill()
@@ -122,9 +134,9 @@ class _Worker:
             answer = json.loads(pipe.recv_bytes())
             if "code" in answer:
                 raise _ERRORS[answer["code"]](answer["message"])
-            picture = Image.frombytes("RGB", answer["size"], pipe.recv_bytes())
+            picture = _read_picture(buffer, answer["size"])
             return DecodedImage(picture, answer["width"], answer["height"], answer["format"])
-        except (EOFError, OSError, ValueError, KeyError) as error:  # it is gone, or talks nonsense
+        except (EOFError, OSError, ValueError, KeyError, TypeError) as error:  # it is gone, or talks nonsense
             exit_code = None if self._process is None else self._process.exitcode
             _log.warning("decoder_died", exit_code=exit_code, error=type(error).__name__)
             self.kill()
@@ -132,29 +144,52 @@ class _Worker:
 
     def kill(self) -> None:
         """End the process, if there is one; the next image starts another."""
-        process, pipe = self._process, self._pipe
-        self._process = self._pipe = None
+        process, pipe, buffer = self._process, self._pipe, self._buffer
+        self._process = self._pipe = self._buffer = None
         if process is not None:
             process.kill()
             process.join()
         if pipe is not None:
             pipe.close()
+        if buffer is not None:
+            buffer.close()
 
-    def _start(self) -> "Connection[Any, Any]":
+    def _start(self) -> "tuple[Connection[Any, Any], SharedBuffer]":
         # Not fork: a copy of a process with torch's threads may hang.
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
-        process = context.Process(target=_serve, args=(theirs, *self._arguments), daemon=True)
+        buffer = SharedBuffer.of_size(self._bytes)
+        arguments = theirs, buffer, self._decode, self._limits, self._memory_bytes
+        process = context.Process(target=_serve, args=arguments, daemon=True)
         process.start()
         theirs.close()
-        self._process, self._pipe = process, ours
+        self._process, self._pipe, self._buffer = process, ours, buffer
         if not ours.poll(_STARTUP_SECONDS):
             raise EOFError
         ours.recv_bytes()
-        return ours
+        return ours, buffer
 
 
-def _serve(pipe: "Connection[Any, Any]", decode: Decode, limits: ImageLimits, memory_bytes: int) -> None:
+def _read_picture(buffer: SharedBuffer, size: Any) -> Image.Image:
+    """A copy of the pixels. Raises ValueError or TypeError for a size that cannot be."""
+    width, height = (operator.index(side) for side in size)
+    if min(width, height) < 1 or _pixel_bytes((width, height)) > len(buffer):
+        raise ValueError
+    with memoryview(buffer) as whole, whole[: _pixel_bytes((width, height))] as pixels:
+        return Image.frombytes("RGB", (width, height), pixels)
+
+
+def _pixel_bytes(size: tuple[int, int]) -> int:
+    return 3 * size[0] * size[1]
+
+
+def _serve(
+    pipe: "Connection[Any, Any]",
+    buffer: SharedBuffer,
+    decode: Decode,
+    limits: ImageLimits,
+    memory_bytes: int,
+) -> None:
     """What a worker does until its pipe is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the service, which then ends its workers
     resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
@@ -162,11 +197,11 @@ def _serve(pipe: "Connection[Any, Any]", decode: Decode, limits: ImageLimits, me
     pipe.send_bytes(b"ready")
     while True:
         try:
-            data = pipe.recv_bytes()
+            length = int(pipe.recv_bytes())
         except EOFError:
             return
         try:
-            decoded = decode(data, limits)
+            decoded = decode(buffer[:length], limits)
         except InvalidImageError as error:
             pipe.send_bytes(json.dumps({"code": error.code, "message": str(error)}).encode())
         else:
@@ -176,5 +211,6 @@ def _serve(pipe: "Connection[Any, Any]", decode: Decode, limits: ImageLimits, me
                 "height": decoded.height,
                 "format": decoded.format,
             }
+            pixels = decoded.image.tobytes()
+            buffer[: len(pixels)] = pixels
             pipe.send_bytes(json.dumps(header).encode())
-            pipe.send_bytes(decoded.image.tobytes())

@@ -61,12 +61,7 @@ def decode_image(data: bytes, limits: ImageLimits | None = None) -> DecodedImage
     not a complete picture in a known format. Safe to call from several threads.
     """
     limits = limits or ImageLimits()
-    if not data:
-        raise InvalidImageError("the image is empty (0 bytes)")
-    if len(data) > limits.max_bytes:
-        raise ImageTooLargeError(
-            f"the image has {len(data):,} bytes; at most {limits.max_bytes:,} are accepted"
-        )
+    check_bytes(data, limits)
     name = _identify(data)
     with _pillow_warnings_ignored():
         try:
@@ -85,6 +80,16 @@ def decode_image(data: bytes, limits: ImageLimits | None = None) -> DecodedImage
             else:
                 message = f"the {name} is damaged and cannot be decoded"
             raise InvalidImageError(message) from error
+
+
+def check_bytes(data: bytes, limits: ImageLimits) -> None:
+    """Raises InvalidImageError for an empty file and ImageTooLargeError for too large a one."""
+    if not data:
+        raise InvalidImageError("the image is empty (0 bytes)")
+    if len(data) > limits.max_bytes:
+        raise ImageTooLargeError(
+            f"the image has {len(data):,} bytes; at most {limits.max_bytes:,} are accepted"
+        )
 
 
 def supported_formats() -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """Decoding in processes: the same pictures as without, and workers that hang, crash or are killed."""
 
 import asyncio
+import json
 import os
 import signal
 import time
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-from sample_pictures import encode, plain
+from sample_pictures import encode, noisy, plain
 
 from app.decoding import DecodePool
 from app.errors import ImageTimeoutError
@@ -43,16 +44,26 @@ def obey(data: bytes, limits: ImageLimits) -> DecodedImage:
     if data == b"fill":
         bytearray(MEMORY)
     if data == b"talk":
-        os.write(next(fd for fd in range(3, 100) if is_socket(fd)), b"\0\0\0\x02{]")
-        time.sleep(600)
+        say(b"{]")
+    if data == b"size":
+        say(json.dumps({"size": [200_000, 200_000], "width": 1, "height": 1, "format": "PNG"}).encode())
+    if data == b"shrink":
+        os.ftruncate(next(fd for fd in range(3, 100) if "memfd:paellera" in kind_of(fd)), 0)
     return DecodedImage(plain(), os.getpid(), 1, "PNG")
 
 
-def is_socket(descriptor: int) -> bool:
+def say(message: bytes) -> None:
+    """An answer that no worker of ours gives."""
+    pipe = next(fd for fd in range(3, 100) if kind_of(fd).startswith("socket"))
+    os.write(pipe, len(message).to_bytes(4, "big") + message)
+    time.sleep(600)
+
+
+def kind_of(descriptor: int) -> str:
     try:
-        return str(Path(f"/proc/self/fd/{descriptor}").readlink()).startswith("socket")
+        return str(Path(f"/proc/self/fd/{descriptor}").readlink())
     except OSError:
-        return False
+        return ""
 
 
 def test_pictures_are_the_same_as_without_processes() -> None:
@@ -61,6 +72,14 @@ def test_pictures_are_the_same_as_without_processes() -> None:
         expected = decode_image(data)
         assert (found.width, found.height, found.format) == (expected.width, expected.height, expected.format)
         assert found.image.tobytes() == expected.image.tobytes()
+
+
+def test_pictures_of_any_size_in_any_order_are_not_mixed() -> None:
+    pictures = [noisy((900, 70)), plain((0, 255, 0), (3, 2)), noisy((400, 300))]
+    files = [encode(picture, "PNG") for picture in pictures]
+    decoded = with_pool(lambda pool: pool.decode(files * 4))
+    for found, expected in zip(decoded, pictures * 4, strict=True):
+        assert found.image.tobytes() == expected.tobytes()
 
 
 def test_errors_come_through_and_say_which_image() -> None:
@@ -77,10 +96,10 @@ def test_errors_come_through_and_say_which_image() -> None:
 
 def test_a_hanging_decoder_is_killed_and_the_next_image_is_read() -> None:
     async def test(pool: DecodePool) -> None:
-        (first,) = await pool.decode([b""])
+        (first,) = await pool.decode([b"."])
         with pytest.raises(ImageTimeoutError, match=r"more than 1 s"):
             await pool.decode([b"hang"])
-        (second,) = await pool.decode([b""])
+        (second,) = await pool.decode([b"."])
         assert first.width != second.width
         with pytest.raises(ProcessLookupError):
             os.kill(first.width, 0)
@@ -88,28 +107,28 @@ def test_a_hanging_decoder_is_killed_and_the_next_image_is_read() -> None:
     with_pool(test, seconds=1, decode=obey)
 
 
-@pytest.mark.parametrize("order", [b"crash", b"raise", b"fill", b"talk"])
+@pytest.mark.parametrize("order", [b"crash", b"raise", b"fill", b"talk", b"size", b"shrink"])
 def test_a_worker_that_dies_costs_one_image(order: bytes) -> None:
     async def test(pool: DecodePool) -> None:
         with pytest.raises(InvalidImageError, match="its decoder crashed"):
             await pool.decode([order])
-        assert (await pool.decode([b""]))[0].width
+        assert (await pool.decode([b"."]))[0].width
 
     with_pool(test, decode=obey)
 
 
 def test_a_worker_killed_from_outside_costs_none() -> None:
     async def test(pool: DecodePool) -> None:
-        (first,) = await pool.decode([b""])
+        (first,) = await pool.decode([b"."])
         os.kill(first.width, signal.SIGKILL)
-        (second,) = await pool.decode([b""])
+        (second,) = await pool.decode([b"."])
         assert first.width != second.width
 
     with_pool(test, decode=obey)
 
 
 def test_workers_end_with_the_pool() -> None:
-    pictures = with_pool(lambda pool: pool.decode([b""] * 4), workers=2, decode=obey)
+    pictures = with_pool(lambda pool: pool.decode([b"."] * 4), workers=2, decode=obey)
     for worker in {picture.width for picture in pictures}:
         with pytest.raises(ProcessLookupError):
             os.kill(worker, 0)
