@@ -24,17 +24,18 @@ class CaptionAPI(litserve.LitAPI):  # type: ignore[misc]
     def batch(self, inputs: list[Any]) -> list[Any]:
         return inputs
 
-    def predict(self, photos: list[Any], **_: Any) -> list[str]:
+    def predict(self, photos: list[Any], **_: Any) -> list[dict[str, Any]]:
         result = self.captioner.caption_each(
             [image for image, _ in photos], [(language,) for _, language in photos], CaptionSettings(())
         )
-        return [image.captions[0].text for image in result.images]
+        model_ms = sum(result.timings_ms.values())
+        return [{"text": image.captions[0].text, "model_ms": model_ms} for image in result.images]
 
-    def unbatch(self, output: list[str]) -> list[str]:
+    def unbatch(self, output: list[dict[str, Any]]) -> list[dict[str, Any]]:
         return output
 
-    def encode_response(self, output: str, **_: Any) -> dict[str, str]:
-        return {"text": output}
+    def encode_response(self, output: dict[str, Any], **_: Any) -> dict[str, Any]:
+        return output
 
 
 if __name__ == "__main__":

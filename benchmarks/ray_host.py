@@ -33,22 +33,24 @@ class CaptionDeployment:
     @web.post("/captions")
     async def captions(
         self, image: Annotated[bytes, File()], language: Annotated[str, Form()]
-    ) -> dict[str, str]:
-        return {"text": await self.caption((image, language))}
+    ) -> dict[str, Any]:
+        answer: dict[str, Any] = await self.caption((image, language))
+        return answer
 
     @serve.batch(max_batch_size=ROWS, batch_wait_timeout_s=0.0)
-    async def caption(self, photos: list[Any]) -> list[str]:
+    async def caption(self, photos: list[Any]) -> list[dict[str, Any]]:
         import asyncio
 
         from models.captioner import CaptionSettings
 
-        def run() -> list[str]:
+        def run() -> list[dict[str, Any]]:
             result = self.captioner.caption_each(
                 [decode_image(data).image for data, _ in photos],
                 [(language,) for _, language in photos],
                 CaptionSettings(()),
             )
-            return [image.captions[0].text for image in result.images]
+            model_ms = sum(result.timings_ms.values())
+            return [{"text": image.captions[0].text, "model_ms": model_ms} for image in result.images]
 
         return await asyncio.to_thread(run)
 
