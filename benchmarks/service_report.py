@@ -58,8 +58,8 @@ def report(options: argparse.Namespace, direct: Direct, servers: Sequence[Measur
         " runs on the same cores",
         f"- {options.rounds} rounds, medians; batches of at most {options.rows} captions; {options.clients}"
         f" clients for {options.seconds:g} s; one English caption a photo, {options.count} photos",
-        f"- the captioner without HTTP: {own_ms:.1f} ms to decode and caption one photo, {decoded:.1f} captions"
-        f" a second in batches of {options.rows} decoded photos, {files:.1f} with decoding them",
+        f"- the captioner without HTTP: {own_ms:.1f} ms to decode and caption one photo, {decoded:.1f}"
+        f" captions a second in batches of {options.rows} decoded photos, {files:.1f} with decoding them",
         "",
         "Added by HTTP is what of a lone request is neither the captioner's time, as the reply tells it, nor"
         " the time to decode that photo without HTTP.",
