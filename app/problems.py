@@ -68,7 +68,7 @@ def response_of(error: PaelleraError, request_id: str) -> Response:
         _log.error("request_failed", code=error.code, detail=str(error))
         return internal_error(request_id, error.code)
     headers = {"Retry-After": str(error.retry_after)} if isinstance(error, RetryLaterError) else None
-    if error.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+    if error.status in (HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.REQUEST_TIMEOUT):
         headers = {"Connection": "close"}  # what is left of the body is not read
     return problem_response(error.code, error.status, str(error), request_id, headers)
 
