@@ -9,6 +9,7 @@ over the service. What is decoded, and how, app/images.py says.
 import asyncio
 import json
 import multiprocessing
+import os
 import queue
 import resource
 import signal
@@ -159,6 +160,10 @@ def _serve(pipe: "Connection[Any, Any]", decode: Decode, limits: ImageLimits, me
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the service, which then ends its workers
     resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    # Libraries in C write there what they think of a file, which would break the lines of the service's log.
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
     pipe.send_bytes(b"ready")
     while True:
         try:
