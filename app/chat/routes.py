@@ -11,7 +11,14 @@ from app.api.caption_routes import accepted_language, answers_of, service_of
 from app.api.disconnect import while_connected
 from app.api.event_streams import event_stream
 from app.api.image_inputs import read_image_inputs
-from app.api.openapi import CAPTION_HEADERS, JsonSchema, inline_schema, problem_responses
+from app.api.openapi import (
+    CAPTION_HEADERS,
+    JsonSchema,
+    event_schema,
+    inline_schema,
+    json_data,
+    problem_responses,
+)
 from app.api.reply_cache import Answer
 from app.chat.errors import OpenAIProblem, OpenAIRoute
 from app.chat.language_mentions import mentioned_language
@@ -34,7 +41,9 @@ router = APIRouter(route_class=OpenAIRoute, tags=["OpenAI's dialect"])
 
 
 def _stream_responses() -> dict[int | str, JsonSchema]:
-    content = {EVENT_STREAM: {"schema": inline_schema(ChatChunk)}}
+    chunk, problem = inline_schema(ChatChunk), inline_schema(OpenAIProblem)
+    data = {"anyOf": [json_data(chunk), json_data(problem), {"const": "[DONE]"}]}
+    content = {EVENT_STREAM: event_schema(message=data)}
     return {200: {"headers": CAPTION_HEADERS, "content": content}}
 
 
