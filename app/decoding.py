@@ -22,11 +22,12 @@ from typing import Any
 import structlog
 from PIL import Image
 
-from app.errors import ImageTimeoutError
+from app.errors import ImageTimeoutError, NotReadyError
 from app.images import DecodedImage, ImageLimits, decode_image
 from retrieval.errors import ImageTooLargeError, InvalidImageError
 
 _STARTUP_SECONDS = 60
+_ATTEMPTS = 5  # to decode an image, those counted that end before a worker has it
 _ERRORS = {error.code: error for error in (InvalidImageError, ImageTooLargeError)}
 _log = structlog.get_logger("paellera.service")
 
@@ -64,6 +65,7 @@ class DecodePool:
         Raises:
             InvalidImageError: as `decode_image`, or it takes too long, or crashes its decoder; of several
                 images the message says which one.
+            NotReadyError: no worker can be started.
         """
         loop = asyncio.get_running_loop()
         decoding = [loop.run_in_executor(self._threads, self._decode, data) for data in images]
@@ -85,20 +87,27 @@ class DecodePool:
 
     def _decode(self, data: bytes) -> DecodedImage:
         worker = self._idle.get_nowait()  # there are as many as threads
+        deaths = 0
         try:
-            try:
-                return worker.decode(data)
-            except _WorkerDiedError:
+            for _ in range(_ATTEMPTS):
+                try:
+                    return worker.decode(data)
+                except _WorkerDiedError as error:
+                    deaths += error.had_image
                 # The image's fault, or that of whoever killed the worker: the second attempt tells.
-                return worker.decode(data)
-        except _WorkerDiedError:
-            raise InvalidImageError("the image is damaged: its decoder crashed") from None
+                if deaths == 2:
+                    raise InvalidImageError("the image is damaged: its decoder crashed")
+            raise NotReadyError("no process for decoding the image could be started", 5)
         finally:
             self._idle.put(worker)
 
 
 class _WorkerDiedError(Exception):
-    pass
+    """`had_image`: it had begun to decode, so the image may be what it died of."""
+
+    def __init__(self, had_image: bool) -> None:
+        super().__init__()
+        self.had_image = had_image
 
 
 class _Worker:
@@ -111,9 +120,11 @@ class _Worker:
         self._pipe: Connection[Any, Any] | None = None
 
     def decode(self, data: bytes) -> DecodedImage:
+        had_image = False
         try:
             pipe = self._pipe or self._start()
             pipe.send_bytes(data)
+            had_image = True
             if not pipe.poll(self._seconds):
                 _log.warning("decoder_timeout", seconds=self._seconds, bytes=len(data))
                 self.kill()
@@ -129,7 +140,7 @@ class _Worker:
             exit_code = None if self._process is None else self._process.exitcode
             _log.warning("decoder_died", exit_code=exit_code, error=type(error).__name__)
             self.kill()
-            raise _WorkerDiedError from error
+            raise _WorkerDiedError(had_image) from error
 
     def kill(self) -> None:
         """End the process, if there is one; the next image starts another."""
