@@ -191,6 +191,13 @@ class ShuttingDownError(RetryLaterError):
     status = 503
 
 
+class BodiesFullError(RetryLaterError):
+    """The bodies of the requests under way have as many bytes together as the service holds."""
+
+    code = "bodies_full"
+    status = 503
+
+
 class TooManyConnectionsError(RetryLaterError):
     """As many connections as are allowed are open, and all of them are at work."""
 

@@ -101,7 +101,9 @@ def create_app(
     app.state.fetcher = ImageFetcher.from_settings(settings)
     # The last one added is the outermost: the request's id must exist before a body can be refused.
     _guard(app, settings)
-    app.add_middleware(BodyLimitMiddleware, max_bytes=settings.max_body_bytes)
+    app.add_middleware(
+        BodyLimitMiddleware, max_bytes=settings.max_body_bytes, max_held=settings.max_bodies_bytes
+    )
     app.add_middleware(BodyTimeoutMiddleware, pace=BodyPace.from_settings(settings))
     app.add_middleware(DrainMiddleware, drain=drain)
     if settings.cors_origins:

@@ -42,6 +42,9 @@ class Settings(BaseSettings):
     queue_seconds: float = Field(20.0, gt=0, le=3600, description="that a request may wait for the model")
     batch_rows: int = Field(16, ge=1, le=256, description="captions that are written together")
     max_body_bytes: int = Field(64_000_000, ge=1, description="of one request")
+    max_bodies_bytes: int = Field(
+        512_000_000, ge=1, description="of all requests under way together; one alone may have more"
+    )
     max_connections: int = Field(500, ge=1, le=100_000, description="open at the same time")
     header_seconds: float = Field(
         10.0, gt=0, le=3600, description="for a request's head, and until its body must be at its pace"
