@@ -24,17 +24,26 @@ class Chaos:
     Args:
         requests: good ones, to be spoilt.
         slowest: seconds for which a slow client goes on before it leaves.
+        only_slow: no other kinds.
     """
 
     def __init__(
-        self, host: str, port: int, requests: Sequence[Request], draw: random.Random, slowest: float = 1.0
+        self,
+        host: str,
+        port: int,
+        requests: Sequence[Request],
+        draw: random.Random,
+        slowest: float = 1.0,
+        only_slow: bool = False,
     ) -> None:
         self.done: Counter[str] = Counter()
         self._address = host, port
         self._requests = requests
         self._draw = draw
         self._slowest = slowest
-        self._kinds: list[Callable[[Request, _Connection], Awaitable[None]]] = [
+        slow: list[Callable[[Request, _Connection], Awaitable[None]]]
+        slow = [self._slow_head, self._slow_body, self._slow_reader]
+        others = [
             self._leaves_in_the_head,
             self._leaves_in_the_body,
             self._leaves_while_waiting,
@@ -46,10 +55,8 @@ class Chaos:
             self._several_at_once,
             self._wrong_length,
             self._broken_chunks,
-            self._slow_head,
-            self._slow_body,
-            self._slow_reader,
         ]
+        self._kinds = slow if only_slow else [*slow, *others]
 
     async def misbehave(self) -> None:
         """Once, in a way that is drawn. What the service does about it is its own affair."""

@@ -8,7 +8,7 @@ import logging
 import random
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import psutil
 import pytest
@@ -56,12 +56,28 @@ def victims() -> list[Request]:
 @pytest.mark.parametrize("seed", [1, 2])
 def test_nothing_is_left_of_clients_that_misbehave(seed: int, caplog: pytest.LogCaptureFixture) -> None:
     with capture_logs() as lines, caplog.at_level(logging.WARNING):
-        asyncio.run(run(seed))
+        asyncio.run(serve(lambda host, port: among_chaos(host, port, random.Random(seed))))
     assert [line for line in lines if line["log_level"] in ("error", "critical")] == []
     assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == []
 
 
-async def run(seed: int) -> None:
+def test_decode_processes_that_are_killed_cost_no_request() -> None:
+    async def among_kills(host: str, port: int) -> None:
+        await burst(host, port)
+        for _ in range(3):
+            asking = asyncio.create_task(burst(host, port))
+            await asyncio.sleep(0.02)
+            for child in psutil.Process().children():
+                if "spawn_main" in " ".join(child.cmdline()):
+                    child.kill()
+            await asking
+        await quiet(host, port)
+
+    asyncio.run(serve(among_kills))
+
+
+async def serve(clients: Callable[[str, int], Awaitable[None]]) -> None:
+    """The service and its clients on one event loop, so that all tasks can be counted."""
     app = create_app(SlowCaptioner, SETTINGS, wait_for_model=True)
     server = uvicorn.Server(server_config(app, SETTINGS))
     with socket.create_server(("127.0.0.1", 0), backlog=500) as listener:
@@ -69,7 +85,7 @@ async def run(seed: int) -> None:
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         await until(lambda: server.started)
         try:
-            await among_chaos(host, port, random.Random(seed))
+            await clients(host, port)
         finally:
             server.should_exit = True
             await serving
