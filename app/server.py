@@ -22,6 +22,7 @@ from app.api.body_timeout import BodyPace, BodyTimeoutMiddleware
 from app.api.caption_routes import router
 from app.api.datastore_routes import router as datastore_router
 from app.api.docs_page import add_docs_page
+from app.api.held_bodies import HeldBodiesMiddleware
 from app.api.openapi_access import describe_access
 from app.chat.model_routes import router as model_router
 from app.chat.routes import router as chat_router
@@ -101,9 +102,8 @@ def create_app(
     app.state.fetcher = ImageFetcher.from_settings(settings)
     # The last one added is the outermost: the request's id must exist before a body can be refused.
     _guard(app, settings)
-    app.add_middleware(
-        BodyLimitMiddleware, max_bytes=settings.max_body_bytes, max_held=settings.max_bodies_bytes
-    )
+    app.add_middleware(HeldBodiesMiddleware, max_bytes=settings.max_bodies_bytes)
+    app.add_middleware(BodyLimitMiddleware, max_bytes=settings.max_body_bytes)
     app.add_middleware(BodyTimeoutMiddleware, pace=BodyPace.from_settings(settings))
     app.add_middleware(DrainMiddleware, drain=drain)
     if settings.cors_origins:

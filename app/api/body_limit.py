@@ -10,11 +10,10 @@ import structlog
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.errors import BodiesFullError, BodyTooLargeError
+from app.errors import BodyTooLargeError
 from app.problems import internal_error, response_of
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
-_RETRY_AFTER = 5  # seconds
 _log = structlog.get_logger("paellera.http")
 
 
@@ -54,17 +53,11 @@ class RequestContextMiddleware:
 
 
 class BodyLimitMiddleware:
-    """Refuses a body above `max_bytes`: by its Content-Length, or while it arrives.
+    """Refuses a body above `max_bytes`: by its Content-Length, or while it arrives."""
 
-    The bodies of all requests under way have at most `max_held` bytes together: each of them may be small
-    enough, and many that arrive at once would still not fit into memory.
-    """
-
-    def __init__(self, app: ASGIApp, max_bytes: int, max_held: int | None = None) -> None:
+    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
         self.app = app
         self.max_bytes = max_bytes
-        self.max_held = max_held
-        self.held = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -80,19 +73,12 @@ class BodyLimitMiddleware:
         async def receive_counted() -> Message:
             nonlocal received
             message = await receive()
-            size = len(message.get("body", b""))
-            received += size
-            self.held += size
+            received += len(message.get("body", b""))
             if received > self.max_bytes:
                 raise error  # travels up through whoever is reading, to the handler of our errors
-            if self.max_held is not None and self.held > max(self.max_held, received):
-                raise BodiesFullError("too many large requests are under way; try again later", _RETRY_AFTER)
             return message
 
-        try:
-            await self.app(scope, receive_counted, send)
-        finally:
-            self.held -= received
+        await self.app(scope, receive_counted, send)
 
 
 def _request_id(scope: Scope) -> str:
