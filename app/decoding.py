@@ -10,6 +10,7 @@ import asyncio
 import json
 import multiprocessing
 import operator
+import os
 import queue
 import resource
 import signal
@@ -22,12 +23,13 @@ from typing import Any
 import structlog
 from PIL import Image
 
-from app.errors import ImageTimeoutError
+from app.errors import ImageTimeoutError, NotReadyError
 from app.images import DecodedImage, ImageLimits, check_bytes, decode_image
 from app.shared_buffer import SharedBuffer
 from retrieval.errors import ImageTooLargeError, InvalidImageError
 
 _STARTUP_SECONDS = 60
+_ATTEMPTS = 5  # to decode an image, those counted that end before a worker has it
 _ERRORS = {error.code: error for error in (InvalidImageError, ImageTooLargeError)}
 _log = structlog.get_logger("paellera.service")
 
@@ -65,6 +67,7 @@ class DecodePool:
         Raises:
             InvalidImageError: as `decode_image`, or it takes too long, or crashes its decoder; of several
                 images the message says which one.
+            NotReadyError: no worker can be started.
         """
         loop = asyncio.get_running_loop()
         decoding = [loop.run_in_executor(self._threads, self._decode, data) for data in images]
@@ -86,20 +89,27 @@ class DecodePool:
 
     def _decode(self, data: bytes) -> DecodedImage:
         worker = self._idle.get_nowait()  # there are as many as threads
+        deaths = 0
         try:
-            try:
-                return worker.decode(data)
-            except _WorkerDiedError:
+            for _ in range(_ATTEMPTS):
+                try:
+                    return worker.decode(data)
+                except _WorkerDiedError as error:
+                    deaths += error.had_image
                 # The image's fault, or that of whoever killed the worker: the second attempt tells.
-                return worker.decode(data)
-        except _WorkerDiedError:
-            raise InvalidImageError("the image is damaged: its decoder crashed") from None
+                if deaths == 2:
+                    raise InvalidImageError("the image is damaged: its decoder crashed")
+            raise NotReadyError("no process for decoding the image could be started", 5)
         finally:
             self._idle.put(worker)
 
 
 class _WorkerDiedError(Exception):
-    pass
+    """`had_image`: it had begun to decode, so the image may be what it died of."""
+
+    def __init__(self, had_image: bool) -> None:
+        super().__init__()
+        self.had_image = had_image
 
 
 class _Worker:
@@ -118,6 +128,7 @@ class _Worker:
 
     def decode(self, data: bytes) -> DecodedImage:
         check_bytes(data, self._limits)
+        had_image = False
         try:
             if self._pipe is None or self._buffer is None:
                 pipe, buffer = self._start()
@@ -125,6 +136,7 @@ class _Worker:
                 pipe, buffer = self._pipe, self._buffer
             buffer[: len(data)] = data
             pipe.send_bytes(b"%d" % len(data))
+            had_image = True
             if not pipe.poll(self._seconds):
                 _log.warning("decoder_timeout", seconds=self._seconds, bytes=len(data))
                 self.kill()
@@ -140,7 +152,7 @@ class _Worker:
             exit_code = None if self._process is None else self._process.exitcode
             _log.warning("decoder_died", exit_code=exit_code, error=type(error).__name__)
             self.kill()
-            raise _WorkerDiedError from error
+            raise _WorkerDiedError(had_image) from error
 
     def kill(self) -> None:
         """End the process, if there is one; the next image starts another."""
@@ -194,6 +206,10 @@ def _serve(
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the service, which then ends its workers
     resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    # Libraries in C write there what they think of a file, which would break the lines of the service's log.
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
     pipe.send_bytes(b"ready")
     while True:
         try:

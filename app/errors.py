@@ -42,6 +42,20 @@ class BodyTooLargeError(InvalidRequestError):
     status = 413
 
 
+class RequestTimeoutError(InvalidRequestError):
+    """A request comes so slowly that the service does not wait for the rest of it."""
+
+    code = "request_timeout"
+    status = 408
+
+
+class MalformedRequestError(InvalidRequestError):
+    """What came is not HTTP."""
+
+    code = "malformed_request"
+    status = 400
+
+
 class IdempotencyConflictError(InvalidRequestError):
     """The Idempotency-Key of this request has come with another request before."""
 
@@ -174,6 +188,20 @@ class ShuttingDownError(RetryLaterError):
     """The service is stopping and accepts nothing new."""
 
     code = "shutting_down"
+    status = 503
+
+
+class BodiesFullError(RetryLaterError):
+    """The bodies of the requests under way have as many bytes together as the service holds."""
+
+    code = "bodies_full"
+    status = 503
+
+
+class TooManyConnectionsError(RetryLaterError):
+    """As many connections as are allowed are open, and all of them are at work."""
+
+    code = "too_many_connections"
     status = 503
 
 

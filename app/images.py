@@ -29,6 +29,7 @@ from PIL import (
 )
 
 from app.image_color import to_eight_bit, to_srgb
+from app.jpeg_scans import MOST_SCANS, has_too_many_scans
 from retrieval.errors import ImageTooLargeError, InvalidImageError
 
 
@@ -103,6 +104,8 @@ def supported_formats() -> tuple[str, ...]:
 
 
 def _decode(name: str, data: bytes, limits: ImageLimits) -> DecodedImage:
+    if name == "JPEG" and has_too_many_scans(data):
+        raise InvalidImageError(f"the JPEG has more than {MOST_SCANS} scans: save it anew")
     with _OPENERS[name](io.BytesIO(data)) as image:
         width, height = image.size
         if width * height > limits.max_pixels:

@@ -15,10 +15,11 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
-from app.errors import RetryLaterError
+from app.errors import BodiesFullError, RetryLaterError
 from retrieval.errors import PaelleraError
 
 MEDIA_TYPE = "application/problem+json"
+_BODY_LEFT = (HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.REQUEST_TIMEOUT)
 _CODES = {404: "not_found", 405: "method_not_allowed"}
 _log = structlog.get_logger("paellera.http")
 
@@ -68,8 +69,8 @@ def response_of(error: PaelleraError, request_id: str) -> Response:
         _log.error("request_failed", code=error.code, detail=str(error))
         return internal_error(request_id, error.code)
     headers = {"Retry-After": str(error.retry_after)} if isinstance(error, RetryLaterError) else None
-    if error.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
-        headers = {"Connection": "close"}  # what is left of the body is not read
+    if isinstance(error, BodiesFullError) or error.status in _BODY_LEFT:
+        headers = {**(headers or {}), "Connection": "close"}  # what is left of the body is not read
     return problem_response(error.code, error.status, str(error), request_id, headers)
 
 

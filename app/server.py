@@ -18,10 +18,12 @@ from app.access.rate_limits import Allowance, RateLimits
 from app.access.security_headers import SecurityHeadersMiddleware
 from app.api.answers import Answers
 from app.api.body_limit import BodyLimitMiddleware, RequestContextMiddleware
+from app.api.body_timeout import BodyPace, BodyTimeoutMiddleware
 from app.api.caption_routes import router
 from app.api.datastore_routes import router as datastore_router
 from app.api.docs_page import add_docs_page
-from app.api.openapi_keys import describe_keys
+from app.api.held_bodies import HeldBodiesMiddleware
+from app.api.openapi_access import describe_access
 from app.chat.model_routes import router as model_router
 from app.chat.routes import router as chat_router
 from app.model import CaptionModel, load_model
@@ -58,6 +60,7 @@ def create_app(
 
     metrics = Metrics()
     drain = Drain()
+    metrics.watch_requests(lambda: drain.under_way)
     tracing = Tracing(tracer_provider or configured_provider())
 
     @asynccontextmanager
@@ -99,7 +102,9 @@ def create_app(
     app.state.fetcher = ImageFetcher.from_settings(settings)
     # The last one added is the outermost: the request's id must exist before a body can be refused.
     _guard(app, settings)
+    app.add_middleware(HeldBodiesMiddleware, max_bytes=settings.max_bodies_bytes)
     app.add_middleware(BodyLimitMiddleware, max_bytes=settings.max_body_bytes)
+    app.add_middleware(BodyTimeoutMiddleware, pace=BodyPace.from_settings(settings))
     app.add_middleware(DrainMiddleware, drain=drain)
     if settings.cors_origins:
         app.add_middleware(CrossOriginMiddleware, origins=settings.cors_origins)
@@ -120,8 +125,8 @@ def _guard(app: FastAPI, settings: Settings) -> None:
         address_allowance=Allowance(settings.address_per_minute, settings.address_per_day),
         addresses=ClientAddresses(settings.trusted_proxies),
     )
-    if keys is not None:
-        describe_keys(app)
+    if keys is not None or settings.address_per_minute or settings.address_per_day:
+        describe_access(app, keys=keys is not None)
 
 
 async def _start(service: CaptionService, on_failure: Callable[[Exception], None] | None) -> None:

@@ -42,6 +42,18 @@ class Settings(BaseSettings):
     queue_seconds: float = Field(20.0, gt=0, le=3600, description="that a request may wait for the model")
     batch_rows: int = Field(16, ge=1, le=256, description="captions that are written together")
     max_body_bytes: int = Field(64_000_000, ge=1, description="of one request")
+    max_bodies_bytes: int = Field(
+        512_000_000, ge=1, description="of all requests under way together; one alone may have more"
+    )
+    max_connections: int = Field(500, ge=1, le=100_000, description="open at the same time")
+    header_seconds: float = Field(
+        10.0, gt=0, le=3600, description="for a request's head, and until its body must be at its pace"
+    )
+    body_seconds: float = Field(300.0, gt=0, le=86_400, description="for a request's body altogether")
+    body_bytes_per_second: float = Field(
+        1000.0, gt=0, le=1e9, description="that a body must come with, in the mean"
+    )
+    send_seconds: float = Field(30.0, gt=0, le=3600, description="that an answer may wait for its client")
     shutdown_seconds: int = Field(30, ge=0, description="for requests under way when the service stops")
     drain_seconds: int = Field(5, ge=0, description="on SIGTERM: still accepting, /readyz says 503")
     unload_after_seconds: int = Field(0, ge=0, description="without requests the model is dropped; 0: never")

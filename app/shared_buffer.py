@@ -4,6 +4,7 @@ import fcntl
 import mmap
 import os
 import tempfile
+from contextlib import suppress
 from multiprocessing.reduction import DupFd
 from typing import Any
 
@@ -33,9 +34,11 @@ class SharedBuffer(mmap.mmap):
         return buffer
 
     def close(self) -> None:
-        if not self.closed:
+        if self.closed:
+            return
+        with suppress(BufferError):  # another thread is reading: the memory goes when that is done
             super().close()
-            os.close(self._descriptor)
+        os.close(self._descriptor)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _attach, (DupFd(self._descriptor), len(self))

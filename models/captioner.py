@@ -225,7 +225,7 @@ class Captioner:
         if settings.explain:
             best = [row[0].hypothesis.ids for row in written]
             attention = explain(
-                self._language_model, self._bridge, self._prompts.tokenizer, features, prompts, best
+                self._language_model, self._bridge, self._prompts.tokenizer, features, counts, prompts, best
             )
             for number, (first, *_) in enumerate(written):
                 if first.cut:

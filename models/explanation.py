@@ -65,6 +65,7 @@ def explain(
     bridge: Bridge[Any],
     tokenizer: Tokenizer,
     features: VisionFeatures,
+    counts: Sequence[int],
     prompts: Sequence[Sequence[int]],
     captions: Sequence[Sequence[int]],
 ) -> list[tuple[WordAttention, ...]]:
@@ -72,14 +73,16 @@ def explain(
 
     Args:
         features: of B photos.
-        prompts, captions: token ids, a caption as it was generated behind its prompt; equally many for each
-            photo, those of the first photo first.
+        counts: of each photo, how many of the captions are its own.
+        prompts, captions: token ids, a caption as it was generated behind its prompt; those of the first
+            photo first.
 
     Raises:
         InvalidRequestError: the visual tokens are no grid.
     """
     rows, columns = grid_of(features.tokens.shape[1], features.grid)
-    memory = features.tokens.repeat_interleave(len(prompts) // len(features.tokens), dim=0)
+    repeats = torch.tensor(counts, device=features.tokens.device)
+    memory = features.tokens.repeat_interleave(repeats, dim=0)
     explained = []
     for start in range(0, len(prompts), _ROWS_AT_ONCE):
         chunk = slice(start, start + _ROWS_AT_ONCE)

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import uvicorn
 from echo_captioner import EchoCaptioner
 
+from app.operations.serving import server_config
 from app.server import create_app
 from app.settings import Settings
 
@@ -16,10 +17,11 @@ from app.settings import Settings
 def live_service(captioner: EchoCaptioner, **settings: object) -> Iterator[str]:
     """Its address; the warm-up image is not among the captioner's calls."""
     settings.setdefault("cache_bytes", 0)
-    app = create_app(lambda: captioner, Settings.model_validate(settings), wait_for_model=True)
-    server = uvicorn.Server(
-        uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None, timeout_graceful_shutdown=5)
-    )
+    chosen = Settings.model_validate({"port": 0, "shutdown_seconds": 5, **settings})
+    app = create_app(lambda: captioner, chosen, wait_for_model=True)
+    config = server_config(app, chosen)
+    config.port = 0
+    server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     deadline = time.monotonic() + 120

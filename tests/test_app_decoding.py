@@ -43,6 +43,8 @@ def obey(data: bytes, limits: ImageLimits) -> DecodedImage:
         raise RuntimeError
     if data == b"fill":
         bytearray(MEMORY)
+    if data == b"chat":
+        os.write(2, b"TIFFReadDirectory: Warning\n")
     if data == b"talk":
         say(b"{]")
     if data == b"size":
@@ -125,6 +127,13 @@ def test_a_worker_killed_from_outside_costs_none() -> None:
         assert first.width != second.width
 
     with_pool(test, decode=obey)
+
+
+def test_what_decoders_print_does_not_get_between_the_lines_of_the_log(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    with_pool(lambda pool: pool.decode([b"chat"]), decode=obey)
+    assert "TIFF" not in "".join(capfd.readouterr())
 
 
 def test_workers_end_with_the_pool() -> None:

@@ -66,6 +66,20 @@ def test_a_request_whose_body_is_still_coming_is_not_lost() -> None:
         assert service.end() == 0
 
 
+def test_silent_connections_do_not_hold_up_the_end() -> None:
+    with served(drain_seconds=0, shutdown_seconds=600) as service:
+        host, _, port = service.address.removeprefix("http://").rpartition(":")
+        with (
+            socket.create_connection((host, int(port)), timeout=120) as silent,
+            socket.create_connection((host, int(port)), timeout=120) as slow,
+        ):
+            slow.sendall(b"POST /v1/captions HTTP/1.1\r\nHost: he")
+            assert service.get("/livez").status == 200  # both have been accepted
+            service.signal()
+            assert service.end() == 0
+            assert silent.recv(1000) == b""
+
+
 @pytest.mark.parametrize("further", [signal.SIGTERM, signal.SIGINT])
 def test_a_second_signal_ends_the_drain(further: signal.Signals) -> None:
     with served(drain_seconds=600) as service, ThreadPoolExecutor(1) as pool:

@@ -89,7 +89,9 @@ def test_a_word_is_explained_by_the_position_that_predicted_it(tokenizer: Tokeni
     (caption,) = tokenizer.encode(["cat is sitting."])
     prompt = [EOS, *tokenizer.encode(["a"])[0]]
     bridge: Any = WalkingBridge()
-    (words,) = explain(decoder(tokenizer, 1), bridge, tokenizer, features(1, 12, (3, 4)), [prompt], [caption])
+    (words,) = explain(
+        decoder(tokenizer, 1), bridge, tokenizer, features(1, 12, (3, 4)), [1], [prompt], [caption]
+    )
     assert [word.text for word in words] == ["cat", "is", "sitting."]
     for number, word in enumerate(words):
         looked_at = len(prompt) - 1 + number
@@ -103,7 +105,7 @@ def test_where_nothing_differs_all_places_weigh_the_same(tokenizer: Tokenizer) -
     for projection in bridge.q_projs:
         nn.init.zeros_(projection.weight)
     (caption,) = tokenizer.encode(["a cat on a rug"])
-    (words,) = explain(decoder(tokenizer, 2), bridge, tokenizer, features(1, 9), [[EOS]], [caption])
+    (words,) = explain(decoder(tokenizer, 2), bridge, tokenizer, features(1, 9), [1], [[EOS]], [caption])
     for word in words:
         torch.testing.assert_close(torch.tensor(word.weights), torch.full((3, 3), 1 / 9))
 
@@ -115,13 +117,14 @@ def test_every_bridge_is_explained_and_batched_equals_one_by_one(kind: str, toke
     texts = ["a cat", "a cup of coffee with a spoon", "قطة تنظر", "一杯咖啡。", "raketa", "Eine Katze."]
     captions = tokenizer.encode(texts) * 2  # more rows than are read at once
     prompts = [[EOS], [EOS, 7, 8, 9], [EOS, 5]] * 4
-    together = explain(model, bridge, tokenizer, photos, prompts, captions)
+    together = explain(model, bridge, tokenizer, photos, [5, 4, 3], prompts, captions)
     assert len(together) == 12
     differ = False
+    of_photo = [0] * 5 + [1] * 4 + [2] * 3
     for number, words in enumerate(together):
-        mine = slice(number // 4, number // 4 + 1)
+        mine = slice(of_photo[number], of_photo[number] + 1)
         photo = VisionFeatures(photos.tokens[mine], photos.pooled[mine], photos.class_logits[mine])
-        (alone,) = explain(model, bridge, tokenizer, photo, [prompts[number]], [captions[number]])
+        (alone,) = explain(model, bridge, tokenizer, photo, [1], [prompts[number]], [captions[number]])
         assert [word.text for word in words] == [word.text for word in alone]
         glue = "" if "咖" in texts[number % 6] else " "
         assert glue.join(word.text for word in words) == texts[number % 6]
@@ -170,6 +173,23 @@ def test_captions_are_the_same_when_explained(captioner: Captioner) -> None:
         for word in words:
             assert (len(word.weights), {len(row) for row in word.weights}) == (9, {9})
             assert sum(map(sum, word.weights)) == pytest.approx(1.0, abs=1e-5)
+
+
+def test_photos_of_one_batch_with_languages_of_their_own_are_explained_each_by_itself(
+    captioner: Captioner,
+) -> None:
+    photos = [Image.open(SKIMAGE / name).convert("RGB") for name in ("coffee.png", "rocket.jpg")]
+    settings = CaptionSettings((), explain=True)
+    asked = [("en",), ("de", "es", "fr")]
+    together = captioner.caption_each(photos, asked, settings).images
+    for photo, languages, image in zip(photos, asked, together, strict=True):
+        (alone,) = captioner.caption_each([photo], [languages], settings).images
+        for mine, batched in zip(alone.captions, image.captions, strict=True):
+            assert [word.text for word in mine.attention] == [word.text for word in batched.attention]
+            for word, other in zip(mine.attention, batched.attention, strict=True):
+                torch.testing.assert_close(
+                    torch.tensor(word.weights), torch.tensor(other.weights), atol=1e-3, rtol=0
+                )
 
 
 def test_the_cup_is_where_the_cup_is(captioner: Captioner) -> None:

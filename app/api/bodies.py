@@ -11,9 +11,10 @@ from anyio import to_thread
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
 from starlette.datastructures import UploadFile
-from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException
 
 from app.access.fetching import ImageFetcher
+from app.api.form_parser import read_form
 from app.api.image_inputs import read_image_inputs
 from app.errors import InvalidBodyError, MissingImageError, UnsupportedBodyError
 from app.schemas import CaptionBody, CaptionParameters
@@ -24,6 +25,7 @@ from retrieval.errors import ImageTooLargeError, InvalidRequestError
 Document = TypeVar("Document", bound=BaseModel)
 _MAX_FIELDS = 100
 _MAX_FIELD_BYTES = 1000
+_MAX_COMMAS = 20_000
 _ACCEPTED = "multipart/form-data, image/* (the file's bytes) or application/json"
 
 
@@ -75,6 +77,9 @@ async def read_document(request: Request, model: type[Document]) -> Document:
 
 def parse_document(model: type[Document], body: bytes) -> Document:
     """A JSON body as its model. Raises InvalidBodyError or InvalidRequestError."""
+    # Pydantic makes an error of 1 kB for each wrong item, however many: megabytes would become gigabytes.
+    if body.count(b",") > _MAX_COMMAS:
+        raise InvalidRequestError(f"the document has more than {_MAX_COMMAS:,} members, items and commas")
     try:
         return model.model_validate_json(body)
     except ValidationError as error:
@@ -86,17 +91,18 @@ def parse_document(model: type[Document], body: bytes) -> Document:
 async def _read_form(request: Request, settings: Settings) -> tuple[list[bytes], CaptionParameters]:
     images: list[bytes] = []
     fields: list[tuple[str, str]] = []
-    form = request.form(max_files=settings.max_images, max_fields=_MAX_FIELDS, max_part_size=_MAX_FIELD_BYTES)
     try:
-        parts = (await form).multi_items()
-    except HTTPException as error:
-        if str(error.detail).startswith("Too many files"):
+        form = await read_form(
+            request, max_files=settings.max_images, max_fields=_MAX_FIELDS, max_part_size=_MAX_FIELD_BYTES
+        )
+    except MultiPartException as error:
+        if error.message.startswith("Too many files"):
             raise InvalidRequestError(f"at most {settings.max_images} images in one request") from None
-        raise InvalidBodyError(f"the form cannot be read: {error.detail}") from None
+        raise InvalidBodyError(f"the form cannot be read: {error.message}") from None
     except (ValueError, LookupError):  # such as a charset that Python knows and cannot decode with
         raise InvalidBodyError("the form cannot be read") from None
     try:
-        for name, value in parts:
+        for name, value in form.multi_items():
             if not isinstance(value, UploadFile):
                 if name == "image":
                     raise MissingImageError("image must be a file: with curl, -F image=@photo.jpg")
@@ -111,7 +117,7 @@ async def _read_form(request: Request, settings: Settings) -> tuple[list[bytes],
                     )
                 images.append(await value.read())
     finally:
-        await request.close()
+        await form.close()
     return images, parse_parameters(fields)
 
 

@@ -30,6 +30,7 @@ router = APIRouter()
     responses=caption_responses()
     | problem_responses(
         (400, "The body is not what its Content-Type says"),
+        (408, "The body comes too slowly"),
         (413, "The body or an image is too large"),
         (415, "The Content-Type is none of the three"),
         (422, "An image, a language or a parameter is not acceptable"),

@@ -41,6 +41,7 @@ async def describe_datastore(request: Request) -> DatastoreDescription:
     responses=problem_responses(
         (400, "The body is not JSON"),
         (404, "The server has no datastore"),
+        (408, "The body comes too slowly"),
         (413, "The body or the image is too large"),
         (415, "The Content-Type is not application/json"),
         (422, "The image, the language or a parameter is not acceptable"),

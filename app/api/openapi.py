@@ -6,7 +6,7 @@ from pydantic import BaseModel
 
 from app.api.openapi_examples import CAPTION_BODY, CAPTION_EVENTS, CAPTION_REPLY
 from app.problems import MEDIA_TYPE, Problem
-from app.schemas import CaptionBody, CaptionParameters
+from app.schemas import CaptionBody, CaptionItem, CaptionParameters, CaptionReply
 
 JsonSchema = dict[str, Any]
 
@@ -49,6 +49,23 @@ def inline_schema(model: type[BaseModel]) -> JsonSchema:
     return resolved
 
 
+def event_schema(**events: JsonSchema) -> JsonSchema:
+    """The content of a stream, by the schemas of its events' data; `message` is an event without a name.
+
+    `itemSchema` is of OpenAPI 3.2; FastAPI writes it for its own streams, too.
+    """
+    named = [
+        {"properties": {"event": {"const": name}, "data": data}, "required": ["data"]}
+        for name, data in events.items()
+    ]
+    return {"itemSchema": {"type": "object", "anyOf": named}}
+
+
+def json_data(schema: JsonSchema) -> JsonSchema:
+    """For the `data` of an event."""
+    return {"type": "string", "contentMediaType": "application/json", "contentSchema": schema}
+
+
 def json_body(model: type[BaseModel]) -> JsonSchema:
     """The `requestBody` of a route that reads its JSON itself, with the headers it looks at."""
     return {
@@ -77,16 +94,34 @@ def caption_responses() -> dict[int | str, JsonSchema]:
             "content": {
                 "application/json": {"example": CAPTION_REPLY},
                 "text/event-stream": {
-                    "schema": {
-                        "type": "string",
-                        "description": "events `caption`, then `reply` or `error`; asked for with Accept",
-                    },
+                    **event_schema(
+                        caption=json_data(_captioned_image()),
+                        reply=json_data(_rest_of_reply()),
+                        error=json_data(inline_schema(Problem)),
+                    ),
                     "example": CAPTION_EVENTS,
                 },
             },
         },
         304: {"description": "The reply is the one that If-None-Match names"},
     }
+
+
+def _captioned_image() -> JsonSchema:
+    """One caption as an event: with the number of its image."""
+    schema = inline_schema(CaptionItem)
+    schema["properties"] = {"image": {"type": "integer", "minimum": 0}, **schema["properties"]}
+    schema["required"] = ["image", *schema["required"]]
+    return schema
+
+
+def _rest_of_reply() -> JsonSchema:
+    """The last event: the reply without its captions."""
+    schema = inline_schema(CaptionReply)
+    image = schema["properties"]["images"]["items"]
+    del image["properties"]["captions"]
+    image["required"].remove("captions")
+    return schema
 
 
 def caption_operation() -> JsonSchema:

@@ -15,12 +15,12 @@ from retrieval.errors import InvalidRequestError
 
 MOST_TOKENS = 64  # of a caption
 # Members of OpenAI's API that change nothing about a caption, whatever their value.
-_WITHOUT_EFFECT = frozenset(
+WITHOUT_EFFECT = frozenset(
     {"metadata", "parallel_tool_calls", "prompt_cache_key", "prompt_cache_retention", "safety_identifier"}
     | {"service_tier", "store"}
 )
 # Members that would change something, and their values that ask for nothing; null is always one.
-_NEUTRAL: Mapping[str, Sequence[object]] = {
+NEUTRAL: Mapping[str, Sequence[object]] = {
     "audio": (),
     "frequency_penalty": (0,),
     "function_call": ("none", "auto"),
@@ -44,12 +44,12 @@ _NEUTRAL: Mapping[str, Sequence[object]] = {
 def check_members(chat: ChatRequest) -> None:
     """Raises UnsupportedParameterError for what cannot be honoured, also for what OpenAI does not know."""
     for name, value in (chat.model_extra or {}).items():
-        if name in _WITHOUT_EFFECT or value is None:
+        if name in WITHOUT_EFFECT or value is None:
             continue
-        if name not in _NEUTRAL:
-            known = (*ChatRequest.model_fields, *_NEUTRAL, *_WITHOUT_EFFECT)
+        if name not in NEUTRAL:
+            known = (*ChatRequest.model_fields, *NEUTRAL, *WITHOUT_EFFECT)
             raise UnsupportedParameterError(unknown_name(name, known), shown(name))
-        if value not in _NEUTRAL[name]:
+        if value not in NEUTRAL[name]:
             raise UnsupportedParameterError(f"{name} is not possible: the model here captions images", name)
 
 

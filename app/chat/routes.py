@@ -11,10 +11,18 @@ from app.api.caption_routes import accepted_language, answers_of, service_of
 from app.api.disconnect import while_connected
 from app.api.event_streams import event_stream
 from app.api.image_inputs import read_image_inputs
-from app.api.openapi import CAPTION_HEADERS, JsonSchema, inline_schema, json_body, problem_responses
+from app.api.openapi import (
+    CAPTION_HEADERS,
+    JsonSchema,
+    event_schema,
+    inline_schema,
+    json_data,
+    problem_responses,
+)
 from app.api.reply_cache import Answer
 from app.chat.errors import OpenAIProblem, OpenAIRoute
 from app.chat.language_mentions import mentioned_language
+from app.chat.openapi import chat_operation
 from app.chat.reply import (
     Completion,
     captions_of,
@@ -33,7 +41,9 @@ router = APIRouter(route_class=OpenAIRoute, tags=["OpenAI's dialect"])
 
 
 def _stream_responses() -> dict[int | str, JsonSchema]:
-    content = {EVENT_STREAM: {"schema": inline_schema(ChatChunk)}}
+    chunk, problem = inline_schema(ChatChunk), inline_schema(OpenAIProblem)
+    data = {"anyOf": [json_data(chunk), json_data(problem), {"const": "[DONE]"}]}
+    content = {EVENT_STREAM: event_schema(message=data)}
     return {200: {"headers": CAPTION_HEADERS, "content": content}}
 
 
@@ -41,11 +51,12 @@ def _stream_responses() -> dict[int | str, JsonSchema]:
     "/v1/chat/completions",
     summary="Caption photos in OpenAI's vision dialect, with or without streaming",
     response_model=ChatCompletion,
-    openapi_extra=json_body(ChatRequest),
+    openapi_extra=chat_operation(),
     responses=_stream_responses()
     | problem_responses(
         (400, "The body, an image, a language or a parameter is not acceptable"),
         (404, "There is no such model"),
+        (408, "The body comes too slowly"),
         (413, "The body or an image is too large"),
         (415, "The Content-Type is not application/json"),
         (429, "Too many requests are waiting; see Retry-After"),

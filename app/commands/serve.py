@@ -98,10 +98,8 @@ def _check(settings: "Settings") -> None:
 
 
 def _serve(settings: "Settings") -> None:
-    import uvicorn
-
     from app.operations.logs import configure_logging, write_line
-    from app.operations.serving import DrainingServer
+    from app.operations.serving import DrainingServer, server_config
     from app.server import create_app
 
     failures: list[Exception] = []
@@ -115,14 +113,7 @@ def _serve(settings: "Settings") -> None:
     listener = listen(settings.host, settings.port)
     configure_logging(settings.log_level, settings.log_format)
     server = DrainingServer(
-        uvicorn.Config(
-            app,
-            log_config=None,  # ours is in place
-            access_log=False,  # the request line is app/operations/access_log.py's
-            server_header=False,
-            proxy_headers=False,  # who is believed is app/access/client_address.py's
-            timeout_graceful_shutdown=settings.shutdown_seconds,
-        ),
+        server_config(app, settings),
         app.state.drain,
         drain_seconds=settings.drain_seconds,
         shutdown_seconds=settings.shutdown_seconds,

@@ -45,6 +45,16 @@ class Metrics:
         self._rejected = Counter(
             "paellera_rejected", "Requests answered with an error, by its code.", ("code",), registry=registry
         )
+        self._connections = Gauge("paellera_connections", "Connections of clients.", registry=registry)
+        self._under_way = Gauge(
+            "paellera_requests_under_way", "Requests not answered yet, probes not counted.", registry=registry
+        )
+        self._cut_connections = Counter(
+            "paellera_connections_cut",
+            "Connections that the service has ended, by reason.",
+            ("reason",),
+            registry=registry,
+        )
         self._batch_images = Histogram(
             "paellera_batch_images",
             "Images that went through the model together.",
@@ -84,6 +94,17 @@ class Metrics:
     def count_rejected(self, code: str) -> None:
         """`code` is that of a problem document."""
         self._rejected.labels(code).inc()
+
+    def count_cut_connection(self, reason: str) -> None:
+        """`reason`: head, body, answer (each too slow), malformed, displaced or refused."""
+        self._cut_connections.labels(reason).inc()
+
+    def count_connection(self, change: int) -> None:
+        """1: a client has connected; -1: one is gone."""
+        self._connections.inc(change)
+
+    def watch_requests(self, under_way: Callable[[], float]) -> None:
+        self._under_way.set_function(under_way)
 
     def observe_batch(self, size: int) -> None:
         """`size` images went through the model in one call."""

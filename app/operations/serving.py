@@ -1,4 +1,4 @@
-"""uvicorn, with an end that loses nothing.
+"""uvicorn, with an end that loses nothing, and with connections that end.
 
 uvicorn by itself closes its listeners as soon as it is told to stop, while a load balancer still sends
 requests to them; and it then dies of the signal. Here the first SIGTERM begins the drain (draining.py),
@@ -12,10 +12,34 @@ from types import FrameType
 
 import structlog
 import uvicorn
+from fastapi import FastAPI
 
+from app.api.body_timeout import BodyPace
+from app.operations.connections import ConnectionLimits, limited_connections
 from app.operations.draining import Drain
+from app.settings import Settings
 
 _log = structlog.get_logger("paellera.service")
+
+
+def server_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
+    """How uvicorn serves an application of app/server.py."""
+    limits = ConnectionLimits(
+        settings.max_connections,
+        settings.header_seconds,
+        settings.send_seconds,
+        BodyPace.from_settings(settings),
+    )
+    return uvicorn.Config(
+        app,
+        http=limited_connections(limits, app.state.metrics),
+        ws="none",
+        log_config=None,  # ours is in place
+        access_log=False,  # the request line is app/operations/access_log.py's
+        server_header=False,
+        proxy_headers=False,  # who is believed is app/access/client_address.py's
+        timeout_graceful_shutdown=settings.shutdown_seconds,
+    )
 
 
 class DrainingServer(uvicorn.Server):

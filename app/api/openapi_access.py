@@ -1,4 +1,4 @@
-"""What API keys add to the OpenAPI document: two ways to send one, and the answers to a bad one."""
+"""What keys and limits add to the OpenAPI document: two ways to send a key, and how requests are refused."""
 
 from typing import Any
 
@@ -13,32 +13,34 @@ _SCHEMES = {
 }
 
 
-def describe_keys(app: FastAPI) -> None:
-    """Makes `app.openapi()` say that a key is needed, and where not."""
+def describe_access(app: FastAPI, *, keys: bool) -> None:
+    """Makes `app.openapi()` say that requests are limited, and with `keys` where a key is needed."""
     describe_routes = app.openapi
     described: dict[str, Any] = {}
 
     def describe() -> dict[str, Any]:
         if not described:
-            described.update(_with_keys(describe_routes()))
+            described.update(_with_access(describe_routes(), keys))
         return described
 
     app.openapi = describe  # type: ignore[method-assign]  # how FastAPI wants it to be extended
 
 
-def _with_keys(document: dict[str, Any]) -> dict[str, Any]:
-    document.setdefault("components", {})["securitySchemes"] = _SCHEMES
+def _with_access(document: dict[str, Any], keys: bool) -> dict[str, Any]:
     answers = problem_responses(
-        (401, "The API key is missing or not known"),
-        (403, "The API key is not for this"),
-        (429, "Too many requests; see Retry-After"),
-        (503, "Not now; see Retry-After"),
+        (429, "Too many requests; see Retry-After"), (503, "Not now; see Retry-After")
     )
+    if keys:
+        document.setdefault("components", {})["securitySchemes"] = _SCHEMES
+        answers |= problem_responses(
+            (401, "The API key is missing or not known"), (403, "The API key is not for this")
+        )
     for path, operations in document["paths"].items():
         if path in OPEN_PATHS:
             continue
         for operation in operations.values():
-            operation["security"] = [{"bearer": []}, {"api_key": []}]
+            if keys:
+                operation["security"] = [{"bearer": []}, {"api_key": []}]
             for status, answer in answers.items():
                 operation["responses"].setdefault(str(status), answer)
     return document
