@@ -26,17 +26,20 @@ demo: $(DEMO_STAMP)  ## caption sample photos in every language and write demo/i
 test: $(DEV_STAMP)  ## run the tests
 	@$(BIN)/python -m pytest
 
-lint: $(DEV_STAMP)  ## check style, types and that docs/cli.md is current
+lint: $(DEV_STAMP)  ## check style, types and that docs/cli.md and docs/errors.md are current
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
 	@$(BIN)/python -m app.commands.reference | diff -u docs/cli.md - \
 		|| { echo "error: docs/cli.md is not current: make format" >&2; exit 1; }
+	@PYTHONPATH=tests $(BIN)/python -m hostile.errors_page | diff -u docs/errors.md - \
+		|| { echo "error: docs/errors.md is not current: make format" >&2; exit 1; }
 
-format: $(DEV_STAMP)  ## put style right where a program can, and write docs/cli.md anew
+format: $(DEV_STAMP)  ## put style right where a program can, and write docs/cli.md and docs/errors.md anew
 	@$(BIN)/ruff check --fix
 	@$(BIN)/ruff format
 	@$(BIN)/python -m app.commands.reference > docs/cli.md.new && mv docs/cli.md.new docs/cli.md
+	@PYTHONPATH=tests $(BIN)/python -m hostile.errors_page > docs/errors.md.new && mv docs/errors.md.new docs/errors.md
 
 venv: $(DEV_STAMP)  ## install everything for work on the project into .venv
 

@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -43,7 +44,7 @@ class DecodePool:
         limits: of an image.
         workers: images decoded at the same time.
         seconds: that one image may take.
-        memory_bytes: address space of a worker.
+        memory_bytes: that a worker may take for images, beside what it needs to run at all.
         decode: what the workers do; importable by name.
     """
 
@@ -204,7 +205,8 @@ def _serve(
 ) -> None:
     """What a worker does until its pipe is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the service, which then ends its workers
-    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+    limit = _address_space() + memory_bytes
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     # Libraries in C write there what they think of a file, which would break the lines of the service's log.
     nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -230,3 +232,12 @@ def _serve(
             pixels = decoded.image.tobytes()
             buffer[: len(pixels)] = pixels
             pipe.send_bytes(json.dumps(header).encode())
+
+
+def _address_space() -> int:
+    """Bytes that this process has before its first image: a numpy for many processors reserves gigabytes."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+    except OSError:  # not Linux
+        return 0
+    return pages * resource.getpagesize()

@@ -15,12 +15,17 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
-from app.errors import BodiesFullError, RetryLaterError
-from retrieval.errors import PaelleraError
+from app.errors import (
+    BodiesFullError,
+    MethodNotAllowedError,
+    NotFoundError,
+    RefusedByFrameworkError,
+    RetryLaterError,
+)
+from retrieval.errors import InvalidRequestError, PaelleraError
 
 MEDIA_TYPE = "application/problem+json"
 _BODY_LEFT = (HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.REQUEST_TIMEOUT)
-_CODES = {404: "not_found", 405: "method_not_allowed"}
 _log = structlog.get_logger("paellera.http")
 
 
@@ -47,12 +52,17 @@ class _ProblemResponse(Response):
         await super().__call__(scope, receive, send)
 
 
+def title_of(code: str) -> str:
+    """The title of all problems with this code."""
+    return code.replace("_", " ").capitalize()
+
+
 def problem_response(
     code: str, status: int, detail: str, request_id: str, headers: Mapping[str, str] | None = None
 ) -> Response:
     problem = Problem(
         type=f"urn:paellera:problem:{code}",
-        title=code.replace("_", " ").capitalize(),
+        title=title_of(code),
         status=status,
         detail=detail,
         code=code,
@@ -88,19 +98,19 @@ def install_problem_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def on_http_error(request: Request, error: HTTPException) -> Response:
-        code = _CODES.get(error.status_code, "http_error")
-        detail = str(error.detail)
-        if code == "not_found":
-            detail = "there is nothing at this address; /docs lists what there is"
-        elif code == "method_not_allowed":
-            detail = f"{request.method[:20]} is not possible here"
+        if error.status_code == NotFoundError.status:
+            code, detail = NotFoundError.code, "there is nothing at this address; /docs lists what there is"
+        elif error.status_code == MethodNotAllowedError.status:
+            code, detail = MethodNotAllowedError.code, f"{request.method[:20]} is not possible here"
+        else:
+            code, detail = RefusedByFrameworkError.code, str(error.detail)
         return problem_response(code, error.status_code, detail, request_id_of(request), error.headers)
 
     @app.exception_handler(RequestValidationError)
     async def on_validation_error(request: Request, error: RequestValidationError) -> Response:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        return problem_response("invalid_request", 422, f"{where}: {first['msg']}", request_id_of(request))
+        return response_of(InvalidRequestError(f"{where}: {first['msg']}"), request_id_of(request))
 
 
 def request_id_of(request: Request) -> str:

@@ -69,7 +69,7 @@ class Settings(BaseSettings):
     decode_workers: int = Field(2, ge=1, le=64, description="processes, one image each at a time")
     decode_seconds: float = Field(10.0, gt=0, le=600, description="that decoding an image may take")
     decode_memory_bytes: int = Field(
-        2_000_000_000, ge=500_000_000, description="address space of each of these processes"
+        2_000_000_000, ge=500_000_000, description="that images may take in each of these processes"
     )
 
     # Who may use the service, how much of it, and from which web pages (app/access/).

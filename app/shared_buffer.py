@@ -15,7 +15,7 @@ class SharedBuffer(mmap.mmap):
     An argument of `multiprocessing.Process` with the start method `spawn`; it cannot be pickled otherwise.
     """
 
-    _descriptor: int
+    _descriptor = -1
 
     @classmethod
     def of_size(cls, size: int) -> "SharedBuffer":
@@ -34,11 +34,12 @@ class SharedBuffer(mmap.mmap):
         return buffer
 
     def close(self) -> None:
-        if self.closed:
+        if self._descriptor < 0:
             return
         with suppress(BufferError):  # another thread is reading: the memory goes when that is done
             super().close()
         os.close(self._descriptor)
+        self._descriptor = -1
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _attach, (DupFd(self._descriptor), len(self))

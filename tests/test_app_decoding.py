@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+from PIL import Image
 from sample_pictures import encode, noisy, plain
 
 from app.decoding import DecodePool
@@ -42,7 +43,7 @@ def obey(data: bytes, limits: ImageLimits) -> DecodedImage:
     if data == b"raise":
         raise RuntimeError
     if data == b"fill":
-        bytearray(MEMORY)
+        bytearray(MEMORY + 1_000_000)
     if data == b"chat":
         os.write(2, b"TIFFReadDirectory: Warning\n")
     if data == b"talk":
@@ -117,6 +118,22 @@ def test_a_worker_that_dies_costs_one_image(order: bytes) -> None:
         assert (await pool.decode([b"."]))[0].width
 
     with_pool(test, decode=obey)
+
+
+def test_a_little_memory_is_enough_for_a_little_picture() -> None:
+    """What Python and its libraries take is not counted: it depends on the machine."""
+
+    async def test() -> None:
+        pool = DecodePool(ImageLimits(), 1, 60, 50_000_000)
+        try:
+            (decoded,) = await pool.decode([PHOTOS[0]])
+            assert decoded.width == 32
+            with pytest.raises(ImageTooLargeError, match="more memory"):
+                await pool.decode([encode(Image.new("RGB", (6000, 4000)), "PNG")])
+        finally:
+            await pool.close()
+
+    asyncio.run(test())
 
 
 def test_a_worker_killed_from_outside_costs_none() -> None:

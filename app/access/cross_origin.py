@@ -9,7 +9,8 @@ from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.problems import problem_response
+from app.errors import CrossOriginRefusedError
+from app.problems import response_of
 
 _REQUEST_HEADERS = ("Authorization", "Idempotency-Key", "If-None-Match", "X-API-Key", "X-Request-Id")
 _RESPONSE_HEADERS = (
@@ -42,15 +43,12 @@ class CrossOriginMiddleware(CORSMiddleware):
             if "origin" in headers and "access-control-request-method" in headers:
                 response = self.preflight_response(headers)
                 if response.status_code >= 400:
-                    detail = "a page of this origin may not send this request: see PAELLERA_CORS_ORIGINS"
-                    request_id = scope["state"]["request_id"]
-                    response = problem_response(
-                        "cors_refused",
-                        response.status_code,
-                        detail,
-                        request_id,
-                        {"Vary": response.headers["vary"]},
+                    vary = response.headers["vary"]
+                    refused = CrossOriginRefusedError(
+                        "a page of this origin may not send this request: see PAELLERA_CORS_ORIGINS"
                     )
+                    response = response_of(refused, scope["state"]["request_id"])
+                    response.headers["Vary"] = vary
                 await response(scope, receive, send)
                 return
         await super().__call__(scope, receive, send)

@@ -4,7 +4,7 @@
 """
 
 import json
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 from fastapi import Request, Response
@@ -15,7 +15,7 @@ from app.errors import UnsupportedParameterError
 from app.problems import MEDIA_TYPE, Problem, request_id_of, response_of
 from retrieval.errors import PaelleraError
 
-_TYPES = {
+_TYPES: Mapping[int, str] = {
     401: "authentication_error",
     403: "permission_error",
     404: "not_found_error",
@@ -55,8 +55,7 @@ def openai_response(error: PaelleraError, request_id: str) -> Response:
     """The problem document of an error, extended."""
     response = response_of(error, request_id)
     problem = json.loads(bytes(response.body))
-    if response.status_code == 422:
-        response.status_code = problem["status"] = 400
+    response.status_code = problem["status"] = openai_status(response.status_code)
     param = error.param if isinstance(error, UnsupportedParameterError) else None
     problem["error"] = openai_error(problem, param)
     headers = {name: value for name, value in response.headers.items() if not name.startswith("content-")}
@@ -65,9 +64,18 @@ def openai_response(error: PaelleraError, request_id: str) -> Response:
     )
 
 
+def openai_status(status: int) -> int:
+    """The status on these routes of what has another elsewhere."""
+    return 400 if status == 422 else status
+
+
+def openai_type(status: int) -> str:
+    """What OpenAI calls errors of this status."""
+    return _TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
+
+
 def openai_error(problem: dict[str, Any], param: str | None = None) -> dict[str, Any]:
     """The member `error` for a problem document."""
-    status = int(problem["status"])
-    kind = _TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
+    kind = openai_type(int(problem["status"]))
     error = OpenAIError(message=problem["detail"], type=kind, param=param, code=problem["code"])
     return error.model_dump()

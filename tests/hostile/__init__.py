@@ -1,0 +1,1 @@
+"""Requests that nobody sends by mistake, by the hundred, and what each kind of them is answered."""
