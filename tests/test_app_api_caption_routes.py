@@ -444,7 +444,10 @@ def test_openapi_describes_the_three_bodies_and_the_problems(client: TestClient)
     assert {"image", "language", "num_captions", "max_tokens", "neighbours"} <= set(form)
     assert form["num_captions"]["maximum"] == 8
     assert {"images", "languages", "temperature"} <= set(content["application/json"]["schema"]["properties"])
-    assert "language" in {parameter["name"] for parameter in operation["parameters"]}
+    query = {item["name"]: item["schema"] for item in operation["parameters"] if item["in"] == "query"}
+    assert set(query) == set(form) - {"image"}
+    # Programs send the defaults they read, and a form refuses a query.
+    assert not any("default" in schema for schema in query.values())
     for status in ("400", "413", "415", "422", "429", "503"):
         assert set(operation["responses"][status]["content"]) == {"application/problem+json"}
     text = json.dumps(document)
