@@ -19,7 +19,10 @@ from app.problems import response_of
 from retrieval.errors import PaelleraError
 
 # Without a key and without a limit. /metrics is not among them: it tells how much is asked for, and when.
-OPEN_PATHS = frozenset({"/livez", "/readyz", "/docs", "/openapi.json"})
+OPEN_PATHS = frozenset(
+    {"/livez", "/readyz", "/openapi.json"}
+    | {"/docs", "/docs/start.js", "/docs/swagger-ui-bundle.js", "/docs/swagger-ui.css"}
+)
 _CHALLENGE = 'Bearer realm="paellera"'
 
 
