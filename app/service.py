@@ -187,9 +187,8 @@ class CaptionService:
                 return await self._batcher.call(run)
 
     async def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """How many tokens each text has in the model's vocabulary. Raises NotReadyError."""
-        async with self.holder.model() as model:
-            return await to_thread.run_sync(model.count_tokens, texts)
+        """How many tokens each text has in the model's vocabulary; needs no model. Raises NotReadyError."""
+        return await to_thread.run_sync(self.model.count_tokens, texts)
 
     @property
     def datastore(self) -> Manifest:

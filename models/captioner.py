@@ -7,7 +7,7 @@ query for retrieval. All images and languages of a call are generated as batches
 import itertools
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -180,9 +180,10 @@ class Captioner:
         """Query vectors of texts, as `embed_images` makes them of photos."""
         return self._embedder.embed_texts(texts)
 
-    def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """How many tokens each text has in the language model's vocabulary."""
-        return [len(ids) for ids in self._prompts.tokenizer.encode(texts)]
+    @property
+    def count_tokens(self) -> Callable[[Sequence[str]], list[int]]:
+        """Tells how many tokens each text has in the language model's vocabulary; does not hold the model."""
+        return self._prompts.tokenizer.count
 
     def match(self, images: Sequence[Image.Image], texts: Sequence[Sequence[str]]) -> list[list[float]]:
         """How well each photo fits each of its own texts: logits, whose sigmoid is the confidence.
