@@ -14,6 +14,9 @@ from starlette.testclient import TestClient
 from test_app_service import wait_until
 
 from app.access.gate import Caller
+from app.model_holder import ModelHolder
+from app.server import create_app
+from app.settings import Settings
 
 PHOTO = encode(plain((200, 40, 10)), "PNG")
 OTHER = encode(plain((1, 2, 3)), "PNG")
@@ -79,6 +82,22 @@ def test_another_datastore_or_bundle_is_another_reply() -> None:
         captioner.datastore = None
         holder.facts = replace(holder.facts, datastore=None)
         assert "x-paellera-datastore" not in ask(client).headers
+
+
+def test_a_reply_is_kept_as_that_of_the_model_that_made_it() -> None:
+    revisions = iter(("r1", "r2"))
+    app = create_app(lambda: EchoCaptioner(revision=next(revisions)), Settings(), wait_for_model=True)
+    with TestClient(app) as client:
+        holder: ModelHolder = app.state.service.holder
+        assert client.portal is not None
+        client.portal.call(holder._unload)
+        first = ask(client)  # asked for while r1 was served
+        assert (first.headers["x-cache"], first.headers["x-paellera-model"]) == ("miss", "echo@r2")
+        again = ask(client)
+        assert (again.headers["x-cache"], again.content) == ("hit", first.content)
+        assert holder.facts is not None
+        holder.facts = replace(holder.facts, revision="r1")  # back to what was served before
+        assert ask(client).headers["x-cache"] == "miss"
 
 
 def test_headers_hold_any_name() -> None:

@@ -53,8 +53,12 @@ class Answers:
         async def through_cache() -> Answer:
             if not self._caching:
                 return await _run(service, asked.images, asked.parameters, languages)
-            key = (owner, content, *_versions(service.model))
-            shared = self._cache.open(key, lambda: _run(service, asked.images, asked.parameters, languages))
+            # The model may be exchanged while the reply is made: it is kept under the versions that it names.
+            shared = self._cache.open(
+                (owner, content, *_versions(service.model)),
+                lambda: _run(service, asked.images, asked.parameters, languages),
+                keep_as=lambda reply: (owner, content, reply.model, reply.datastore),
+            )
             if shared.joined:
                 asked.images.clear()  # those who wait hold no files
             return await shared.result()
@@ -94,7 +98,7 @@ async def _run(
     stored = StoredReply(
         reply.model_dump_json().encode(),
         int(time.time()),
-        _header_text(f"{reply.model.bundle}@{reply.model.revision}"),
+        _model_name(reply.model.bundle, reply.model.revision),
         None if reply.datastore is None else _header_text(reply.datastore.version),
     )
     return Answer(stored, hit=False)
@@ -111,9 +115,14 @@ def _fingerprint(images: Sequence[bytes], parameters: CaptionParameters, languag
     return digest.digest()
 
 
-def _versions(model: ModelFacts) -> tuple[str, str, str | None]:
-    version = None if model.datastore is None else model.datastore.version
-    return model.bundle_name, model.revision, version
+def _versions(model: ModelFacts) -> tuple[str, str | None]:
+    """As a reply of this model names them."""
+    version = None if model.datastore is None else _header_text(model.datastore.version)
+    return _model_name(model.bundle_name, model.revision), version
+
+
+def _model_name(bundle: str, revision: str) -> str:
+    return _header_text(f"{bundle}@{revision}")
 
 
 def _idempotency_key(request: Request) -> str | None:
