@@ -109,6 +109,16 @@ class ReplyStore:
     def __len__(self) -> int:
         return len(self._kept)
 
+    def __contains__(self, key: Hashable) -> bool:
+        """Whether there is a reply of this key, or one is being made."""
+        self._drop_old()
+        return key in self._kept or key in self._flights
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is no reply, and none is being made."""
+        return not self._kept and not self._flights
+
     def open(
         self,
         key: Hashable,
