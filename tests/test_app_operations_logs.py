@@ -22,6 +22,34 @@ def in_a_process(code: str) -> list[str]:
     return done.stderr.decode().splitlines()
 
 
+def test_what_was_logged_before_the_end_is_written() -> None:
+    lines = in_a_process(
+        "logs.configure_logging('info', 'text')\n"
+        "for number in range(2000):\n"
+        "    structlog.get_logger('paellera').info('event', number=number)\n"
+        "raise SystemExit(1)"
+    )
+    assert [line.rpartition("=")[2] for line in lines] == [str(number) for number in range(2000)]
+
+
+def test_a_log_says_that_lines_are_missing() -> None:
+    lines = in_a_process(
+        "import functools, threading\n"
+        "from app.operations import log_writer\n"
+        "held, write = threading.Event(), log_writer.write_line\n"
+        "log_writer.write_line = lambda *arguments: (held.wait(60), write(*arguments))\n"
+        "logs.LineWriter = functools.partial(log_writer.LineWriter, most=10)\n"
+        "handler = logs.configure_logging('info', 'json')\n"
+        "for number in range(30): logging.error(f'line {number}')\n"
+        "held.set(); handler.flush()\n"
+        "logging.error('behind')"
+    )
+    assert len(lines) == 12
+    assert '"event": "line 9"' in lines[9]
+    assert '"event": "log_lines_dropped: 20' in lines[10]
+    assert '"event": "behind"' in lines[11]
+
+
 @pytest.mark.parametrize("style", ["text", "json"])
 def test_an_error_is_logged_without_the_values_of_variables(style: str) -> None:
     lines = in_a_process(

@@ -100,7 +100,8 @@ def _check(settings: "Settings") -> None:
 def _serve(settings: "Settings") -> None:
     import uvicorn
 
-    from app.operations.logs import configure_logging, write_line
+    from app.operations.log_writer import write_line
+    from app.operations.logs import configure_logging
     from app.operations.serving import DrainingServer
     from app.server import create_app
 
@@ -113,7 +114,7 @@ def _serve(settings: "Settings") -> None:
     # What is wrong with the settings or the keys file is said before the address is taken.
     app = create_app(settings=settings, on_failure=stop)
     listener = _listen(settings.host, settings.port)
-    configure_logging(settings.log_level, settings.log_format)
+    log = configure_logging(settings.log_level, settings.log_format, app.state.metrics.count_lost_line)
     server = DrainingServer(
         uvicorn.Config(
             app,
@@ -134,6 +135,7 @@ def _serve(settings: "Settings") -> None:
             write_line(sys.stderr.fileno(), _OPEN_WARNING)
         write_line(sys.stderr.fileno(), f"Paellera listens on http://{shown}:{chosen_port} (API: /docs)")
     server.run(sockets=[listener])
+    log.flush()  # before the error of a failure
     if failures:
         raise failures[0]
 

@@ -1,46 +1,57 @@
 """Logging of the service: one structured line per event, to standard error.
 
-A line that cannot be written, as on a full disk or into a pipe nobody reads any more, is lost; the request it
-tells of is not.
+A line that cannot be written, as on a full disk or into a pipe nobody reads, is lost and counted; the request
+it tells of neither fails nor waits.
 
 Called by `paellera serve` only; importing the application changes nothing. No image, caption or key is ever
 logged; of a key, its name.
 """
 
 import logging
-import os
 import sys
+from collections.abc import Callable
 from typing import Literal
 
 import structlog
 
+from app.operations.log_writer import LineWriter
+
+_FLUSH_SECONDS = 2.0
+
 
 class _LineHandler(logging.Handler):
-    """Writes to a file descriptor."""
+    """Hands formatted lines to a writer, which Python's own end of logging flushes."""
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, writer: LineWriter) -> None:
         super().__init__()
-        self._descriptor = descriptor
+        self._writer = writer
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            write_line(self._descriptor, self.format(record))
+            line = self.format(record)
+            if dropped := self._writer.take_dropped():
+                self._writer.write(self.format(_notice(dropped)))
+            self._writer.write(line)
         except Exception:  # there is no other place to say it
             return
 
+    def flush(self) -> None:
+        self._writer.flush(_FLUSH_SECONDS)
 
-def write_line(descriptor: int, text: str) -> None:
-    """Writes it at once: with a buffer, what could not be written would fail again when the process ends.
 
-    Raises OSError.
+def _notice(dropped: int) -> logging.LogRecord:
+    text = f"log_lines_dropped: {dropped}, because those before were not taken"
+    return logging.LogRecord("paellera.log", logging.WARNING, "", 0, text, None, None)
+
+
+def configure_logging(
+    level: str, style: Literal["text", "json"], on_lost: Callable[[], None] = lambda: None
+) -> logging.Handler:
+    """Routes structlog and the standard library's loggers (uvicorn's among them) through one formatter.
+
+    `on_lost` is called for each line that cannot be written, from any thread. Lines may be under way until
+    the handler that is returned is flushed, for two seconds at most; Python's end does that, too.
     """
-    line = memoryview((text + "\n").encode("utf-8", "backslashreplace"))
-    while line:
-        line = line[os.write(descriptor, line) :]
-
-
-def configure_logging(level: str, style: Literal["text", "json"]) -> None:
-    """Routes structlog and the standard library's loggers (uvicorn's among them) through one formatter."""
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -57,7 +68,7 @@ def configure_logging(level: str, style: Literal["text", "json"]) -> None:
             # The default shows local variables, and those may be keys and images.
             exception_formatter=structlog.dev.plain_traceback,
         )
-    handler = _LineHandler(sys.stderr.fileno())
+    handler = _LineHandler(LineWriter(sys.stderr.fileno(), on_lost))
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
@@ -77,3 +88,4 @@ def configure_logging(level: str, style: Literal["text", "json"]) -> None:
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
+    return handler

@@ -72,6 +72,9 @@ class Metrics:
             "paellera_model_loaded", "1 while the model is in memory, else 0.", registry=registry
         )
         self._model = Info("paellera_model", "The bundle and the datastore served.", registry=registry)
+        self._lost_lines = Counter(
+            "paellera_log_lines_lost", "Lines of the log that could not be written.", registry=registry
+        )
         for stage in STAGES:  # there from the start, so that a rate over them is never "no data"
             self._stage_seconds.labels(stage)
 
@@ -98,6 +101,9 @@ class Metrics:
     def count_captions(self, captions: int, tokens: int) -> None:
         self._captions.inc(captions)
         self._tokens.inc(tokens)
+
+    def count_lost_line(self) -> None:
+        self._lost_lines.inc()
 
     def watch_queue(self, depth: Callable[[], float], oldest_age: Callable[[], float]) -> None:
         """`depth` gives how many requests wait, `oldest_age` since how many seconds the oldest does, or 0."""
