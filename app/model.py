@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 from PIL import Image
 
+from models.captions import CaptionResult, CaptionSettings
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from models.captioner import CaptionResult, CaptionSettings
     from retrieval.datastore import Neighbour
     from retrieval.manifest import Manifest
 
@@ -55,13 +56,13 @@ class CaptionModel(Protocol):
     def datastore(self) -> CaptionDatastore | None: ...
     @property
     def count_tokens(self) -> TokenCounter: ...
-    def caption(self, images: Sequence[Image.Image], settings: "CaptionSettings") -> "CaptionResult": ...
+    def caption(self, images: Sequence[Image.Image], settings: CaptionSettings) -> CaptionResult: ...
     def caption_each(
         self,
         images: Sequence[Image.Image],
         languages: Sequence[Sequence[str]],
-        settings: "CaptionSettings",
-    ) -> "CaptionResult": ...
+        settings: CaptionSettings,
+    ) -> CaptionResult: ...
     def embed_images(self, images: Sequence[Image.Image]) -> "NDArray[np.float32]": ...
     def embed_texts(self, texts: Sequence[str]) -> "NDArray[np.float32]": ...
 

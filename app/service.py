@@ -24,10 +24,10 @@ from app.operations.tracing import Tracing
 from app.reply import describe_reply, to_settings
 from app.schemas import CaptionParameters, CaptionReply
 from app.settings import Settings
+from models.captions import CaptionSettings, ImageCaptions
 from retrieval.manifest import Manifest
 
 if TYPE_CHECKING:
-    from models.captioner import CaptionSettings, ImageCaptions
     from retrieval.datastore import Neighbour
 
 
@@ -36,7 +36,7 @@ class _Kind:
     """What photos must have in common to be captioned together."""
 
     model: CaptionModel
-    settings: "CaptionSettings"  # their languages may differ
+    settings: CaptionSettings  # their languages may differ
 
 
 class _Photo(NamedTuple):
@@ -47,7 +47,7 @@ class _Photo(NamedTuple):
 
 
 class _Captioned(NamedTuple):
-    captions: "ImageCaptions"
+    captions: ImageCaptions
     timings_ms: dict[str, float]  # of the batch it was in: all of a batch have the same object
 
 
@@ -207,7 +207,7 @@ class CaptionService:
         )
         return model
 
-    def _measure(self, images: "Sequence[ImageCaptions]", timings_ms: Mapping[str, float]) -> None:
+    def _measure(self, images: Sequence[ImageCaptions], timings_ms: Mapping[str, float]) -> None:
         captions = [caption for image in images for caption in image.captions]
         self.metrics.observe_stages(timings_ms)
         self.metrics.count_captions(

@@ -40,7 +40,7 @@ class CaptionDeployment:
     async def caption(self, photos: list[Any]) -> list[str]:
         import asyncio
 
-        from models.captioner import CaptionSettings
+        from models.captions import CaptionSettings
 
         def run() -> list[str]:
             result = self.captioner.caption_each(

@@ -11,14 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from models.captioner import (
+from models.captions import (
     Alternative,
     Caption,
     CaptionResult,
     CaptionSettings,
     ImageCaptions,
+    WordAttention,
 )
-from models.explanation import WordAttention
 from models.lengths import choose
 from retrieval.datastore import Neighbour
 from retrieval.manifest import Counts, IndexSettings, Manifest

@@ -9,7 +9,7 @@ from sample_pictures import encode, noisy, plain, png_that_announces
 from service_client import service_client
 from starlette.testclient import TestClient
 
-from models.captioner import CaptionSettings
+from models.captions import CaptionSettings
 
 PHOTO = encode(plain((200, 40, 10)), "PNG")
 OTHER = encode(plain((1, 2, 3)), "PNG")

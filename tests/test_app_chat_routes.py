@@ -16,7 +16,7 @@ from app.api.openapi_examples import CAPTION_BODY, CAPTION_REPLY
 from app.chat.model_routes import ModelEntry
 from app.chat.schemas import ChatChunk, ChatCompletion, ChatRequest
 from app.schemas import CaptionBody, CaptionReply
-from models.captioner import CaptionSettings
+from models.captions import CaptionSettings
 
 
 def image(color: tuple[int, int, int]) -> dict[str, Any]:

@@ -14,7 +14,8 @@ from PIL import Image
 
 from datastore_build.build import build_datastore
 from models.bundle import Bundle, default_bundle
-from models.captioner import Captioner, CaptionSettings
+from models.captioner import Captioner
+from models.captions import CaptionSettings
 from retrieval.errors import InvalidRequestError, UnknownLanguageError
 
 ALL = ("ar", "cs", "de", "en", "es", "fr", "hi", "pt", "uk", "zh")
