@@ -1,6 +1,5 @@
 import base64
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,17 +13,6 @@ from models.captions import CaptionSettings
 PHOTO = encode(plain((200, 40, 10)), "PNG")
 OTHER = encode(plain((1, 2, 3)), "PNG")
 LANGUAGE_FIELD = b'--x\r\nContent-Disposition: form-data; name="language"\r\n\r\n'
-
-
-@pytest.fixture
-def captioner() -> EchoCaptioner:
-    return EchoCaptioner()
-
-
-@pytest.fixture
-def client(captioner: EchoCaptioner) -> Iterator[TestClient]:
-    with service_client(captioner) as client:
-        yield client
 
 
 def post_json(client: TestClient, **members: object) -> Any:
