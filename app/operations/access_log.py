@@ -11,6 +11,7 @@ from typing import Any
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.body_bytes import CountedReceive
 from app.operations.metrics import Metrics
 
 QUIET_PATHS = frozenset({"/livez", "/readyz", "/metrics"})  # asked every few seconds, by machines
@@ -31,13 +32,8 @@ class AccessLogMiddleware:
         state = scope.setdefault("state", {})
         started = time.perf_counter()
         status: int | None = None
-        bytes_in = bytes_out = 0
-
-        async def receive_counted() -> Message:
-            nonlocal bytes_in
-            message = await receive()
-            bytes_in += len(message.get("body", b""))
-            return message
+        counted = CountedReceive(receive)
+        bytes_out = 0
 
         async def send_counted(message: Message) -> None:
             nonlocal status, bytes_out
@@ -47,7 +43,7 @@ class AccessLogMiddleware:
             bytes_out += len(message.get("body", b""))
 
         try:
-            await self.app(scope, receive_counted, send_counted)
+            await self.app(scope, counted, send_counted)
         finally:
             seconds = time.perf_counter() - started
             route = _route(scope)
@@ -61,7 +57,7 @@ class AccessLogMiddleware:
                 route=route,
                 status=status,
                 ms=round(1000 * seconds, 1),
-                bytes_in=bytes_in,
+                bytes_in=counted.bytes,
                 bytes_out=bytes_out,
                 **_known(state),
             )
