@@ -79,6 +79,7 @@ class CaptionService:
         )
         self.metrics.watch_queue(lambda: self._batcher.depth, lambda: self._batcher.oldest_age)
         self.metrics.watch_model(lambda: self.holder.loaded)
+        self.metrics.watch_decoding(lambda: self._decoder.statistics)
 
     async def start(self) -> None:
         """Loads the model and captions a warm-up image with it; then the status is `ready`.
