@@ -66,3 +66,20 @@ def test_an_error_is_logged_without_the_values_of_variables(style: str) -> None:
     assert text.count("unhandled_error") == text.count("RuntimeError: surprise") == 2
     assert "in fail" in text
     assert "hunter2" not in text
+
+
+def test_an_application_under_another_server_logs_no_values_either() -> None:
+    code = (
+        "from app.server import create_app\n"
+        "create_app(lambda: None)\n"
+        "def fail(key):\n"
+        "    raise RuntimeError('surprise')\n"
+        "try:\n"
+        "    fail('hunter' + str(2))\n"
+        "except RuntimeError:\n"
+        "    structlog.get_logger('paellera').exception('unhandled_error')\n"
+    )
+    text = "\n".join(in_a_process("import os; os.dup2(2, 1)\n" + code))
+    assert "unhandled_error" in text
+    assert "RuntimeError: surprise" in text
+    assert "hunter2" not in text

@@ -3,20 +3,36 @@
 A line that cannot be written, as on a full disk or into a pipe nobody reads, is lost and counted; the request
 it tells of neither fails nor waits.
 
-Called by `paellera serve` only; importing the application changes nothing. No image, caption or key is ever
+`configure_logging` is called by `paellera serve` only. No image, caption or key is ever
 logged; of a key, its name.
 """
 
 import logging
 import sys
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, TextIO
 
 import structlog
 
 from app.operations.log_writer import LineWriter
 
 _FLUSH_SECONDS = 2.0
+
+
+def keep_secrets() -> None:
+    """Makes structlog's own log, which whoever has not configured one gets, safe to keep.
+
+    By default it shows local variables in tracebacks, and those may be keys and images.
+    """
+    if not structlog.is_configured():
+        *others, _ = structlog.get_config()["processors"]
+        structlog.configure(processors=[*others, _console(sys.stdout)])
+
+
+def _console(stream: TextIO) -> structlog.typing.Processor:
+    return structlog.dev.ConsoleRenderer(
+        colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback
+    )
 
 
 class _LineHandler(logging.Handler):
@@ -63,11 +79,7 @@ def configure_logging(
         shared.append(structlog.processors.format_exc_info)
         renderer = structlog.processors.JSONRenderer(ensure_ascii=False)
     else:
-        renderer = structlog.dev.ConsoleRenderer(
-            colors=sys.stderr.isatty(),
-            # The default shows local variables, and those may be keys and images.
-            exception_formatter=structlog.dev.plain_traceback,
-        )
+        renderer = _console(sys.stderr)
     handler = _LineHandler(LineWriter(sys.stderr.fileno(), on_lost))
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
