@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.body_bytes import CountedReceive
 from app.operations.metrics import Metrics
+from app.request_path import request_path
 
 QUIET_PATHS = frozenset({"/livez", "/readyz", "/metrics"})  # asked every few seconds, by machines
 _log = structlog.get_logger("paellera.http")
@@ -50,7 +51,7 @@ class AccessLogMiddleware:
             self.metrics.observe_request(route, status, seconds)
             if "problem_code" in state:
                 self.metrics.count_rejected(state["problem_code"])
-            log = _log.debug if scope["path"] in QUIET_PATHS else _log.info
+            log = _log.debug if request_path(scope) in QUIET_PATHS else _log.info
             log(
                 "request",
                 method=_method(scope),
