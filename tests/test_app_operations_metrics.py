@@ -9,6 +9,7 @@ from echo_captioner import EchoCaptioner
 from sample_pictures import encode, plain
 from service_client import service_client
 from starlette.testclient import TestClient
+from test_app_service import wait_until
 
 from app.decoding import DecodeStatistics
 from app.operations.metrics import Metrics
@@ -77,9 +78,12 @@ def test_the_queue_and_its_oldest_request() -> None:
         before = samples(client)
         assert (before["paellera_queue_depth"], before["paellera_queue_oldest_seconds"]) == (0, 0)
         captioner.gate = threading.Event()
-        asked = [pool.submit(ask, client) for _ in range(3)]
-        while (found := samples(client))["paellera_queue_depth"] != 2:  # one is with the model
-            assert not any(future.done() for future in asked)
+        on_model = captioner.entered + 1
+        asked = [pool.submit(ask, client)]
+        wait_until(lambda: captioner.entered == on_model)
+        asked += [pool.submit(ask, client) for _ in range(2)]
+        wait_until(lambda: samples(client)["paellera_queue_depth"] == 2)
+        found = samples(client)
         assert samples(client)["paellera_queue_oldest_seconds"] > found["paellera_queue_oldest_seconds"] > 0
         captioner.gate.set()
         assert [future.result(timeout=120).status_code for future in asked] == [200] * 3
