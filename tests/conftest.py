@@ -3,7 +3,7 @@
 import asyncio
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -29,10 +29,11 @@ def shared_decode_workers() -> Iterator[None]:
 
     pools: dict[object, DecodePool] = {}
 
-    def pool_of(*limits: object) -> DecodePool:
-        if limits not in pools:
-            pools[limits] = LastingPool(*limits)  # type: ignore[arg-type]
-        return pools[limits]
+    def pool_of(*limits: Any, **options: Any) -> DecodePool:
+        key = limits, tuple(options.items())
+        if key not in pools:
+            pools[key] = LastingPool(*limits, **options)
+        return pools[key]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("app.service.DecodePool", pool_of)
