@@ -1,7 +1,7 @@
 """The `paellera` command: puts the sub-commands together, turns every error into one line and an exit code.
 
 Exit codes: 0 done, 1 the work failed, 2 bad usage, 130 interrupted. The commands themselves are in
-app/cli_*.py and in the packages they belong to; they import what is heavy (torch) when they run, so that
+app/commands/ and in the packages they belong to; they import what is heavy (torch) when they run, so that
 --help is quick.
 """
 

@@ -16,6 +16,7 @@ import resource
 import signal
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
@@ -35,6 +36,16 @@ _ERRORS = {error.code: error for error in (InvalidImageError, ImageTooLargeError
 _log = structlog.get_logger("paellera.service")
 
 Decode = Callable[[bytes, ImageLimits], DecodedImage]
+
+
+@dataclass(frozen=True)
+class DecodeStatistics:
+    """What became of the workers of a pool."""
+
+    processes: tuple[int, ...] = ()  # ids of those that run
+    starts: int = 0
+    timeouts: int = 0  # killed over an image that took too long
+    crashes: int = 0  # ended by themselves, or killed from outside
 
 
 class DecodePool:
@@ -82,6 +93,17 @@ class DecodePool:
             decoded.append(outcome)
         return decoded
 
+    @property
+    def statistics(self) -> DecodeStatistics:
+        """May be asked from any thread."""
+        workers = self._workers
+        return DecodeStatistics(
+            tuple(process for worker in workers if (process := worker.process_id) is not None),
+            sum(worker.starts for worker in workers),
+            sum(worker.timeouts for worker in workers),
+            sum(worker.crashes for worker in workers),
+        )
+
     async def close(self) -> None:
         """Kill the workers; images that are being decoded are given up."""
         for worker in self._workers:
@@ -126,6 +148,13 @@ class _Worker:
         self._buffer: SharedBuffer | None = None
         self._process: SpawnProcess | None = None
         self._pipe: Connection[Any, Any] | None = None
+        self.starts = self.timeouts = self.crashes = 0
+
+    @property
+    def process_id(self) -> int | None:
+        """Of the process, if there is one."""
+        process = self._process
+        return None if process is None else process.pid
 
     def decode(self, data: bytes) -> DecodedImage:
         check_bytes(data, self._limits)
@@ -139,6 +168,7 @@ class _Worker:
             pipe.send_bytes(b"%d" % len(data))
             had_image = True
             if not pipe.poll(self._seconds):
+                self.timeouts += 1
                 _log.warning("decoder_timeout", seconds=self._seconds, bytes=len(data))
                 self.kill()
                 raise ImageTimeoutError(
@@ -150,6 +180,7 @@ class _Worker:
             picture = _read_picture(buffer, answer["size"])
             return DecodedImage(picture, answer["width"], answer["height"], answer["format"])
         except (EOFError, OSError, ValueError, KeyError, TypeError) as error:  # it is gone, or talks nonsense
+            self.crashes += 1
             exit_code = None if self._process is None else self._process.exitcode
             _log.warning("decoder_died", exit_code=exit_code, error=type(error).__name__)
             self.kill()
@@ -175,6 +206,7 @@ class _Worker:
         arguments = theirs, buffer, self._decode, self._limits, self._memory_bytes
         process = context.Process(target=_serve, args=arguments, daemon=True)
         process.start()
+        self.starts += 1
         theirs.close()
         self._process, self._pipe, self._buffer = process, ours, buffer
         if not ours.poll(_STARTUP_SECONDS):

@@ -92,6 +92,8 @@ class RequestTimeoutError(InvalidRequestError):
 
     code = "request_timeout"
     status = 408
+    advice = "Send it again over a better connection, or with smaller images."
+    where = "every request"
 
 
 class MalformedRequestError(InvalidRequestError):
@@ -99,6 +101,8 @@ class MalformedRequestError(InvalidRequestError):
 
     code = "malformed_request"
     status = 400
+    advice = "Let a library speak HTTP."
+    where = "every connection"
 
 
 class IdempotencyConflictError(InvalidRequestError):
@@ -271,6 +275,7 @@ class BodiesFullError(RetryLaterError):
 
     code = "bodies_full"
     status = 503
+    where = "every request with a body"
 
 
 class TooManyConnectionsError(RetryLaterError):
@@ -278,6 +283,7 @@ class TooManyConnectionsError(RetryLaterError):
 
     code = "too_many_connections"
     status = 503
+    where = "every request but `/livez`, `/readyz` and `/metrics`"
 
 
 class MissingPackageError(PaelleraError):

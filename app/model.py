@@ -4,17 +4,18 @@ The heavy imports (torch, faiss) happen inside `load_model`, so that `paellera -
 small captioner of their own do not pay for them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from PIL import Image
 
+from models.captions import CaptionResult, CaptionSettings
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from models.captioner import CaptionResult, CaptionSettings
     from retrieval.datastore import Neighbour
     from retrieval.manifest import Manifest
 
@@ -35,8 +36,15 @@ class CaptionDatastore(Protocol):
     ) -> "list[list[list[Neighbour]]]": ...
 
 
+# How many tokens each text has. It must not hold the model, which may be dropped before.
+TokenCounter = Callable[[Sequence[str]], list[int]]
+
+
 class CaptionModel(Protocol):
-    """The part of models.captioner.Captioner that is used here."""
+    """The part of models.captioner.Captioner that is used here.
+
+    It stays what it is: another bundle, revision or datastore is another model.
+    """
 
     @property
     def languages(self) -> tuple[str, ...]: ...
@@ -46,16 +54,17 @@ class CaptionModel(Protocol):
     def revision(self) -> str: ...
     @property
     def datastore(self) -> CaptionDatastore | None: ...
-    def caption(self, images: Sequence[Image.Image], settings: "CaptionSettings") -> "CaptionResult": ...
+    @property
+    def count_tokens(self) -> TokenCounter: ...
+    def caption(self, images: Sequence[Image.Image], settings: CaptionSettings) -> CaptionResult: ...
     def caption_each(
         self,
         images: Sequence[Image.Image],
         languages: Sequence[Sequence[str]],
-        settings: "CaptionSettings",
-    ) -> "CaptionResult": ...
+        settings: CaptionSettings,
+    ) -> CaptionResult: ...
     def embed_images(self, images: Sequence[Image.Image]) -> "NDArray[np.float32]": ...
     def embed_texts(self, texts: Sequence[str]) -> "NDArray[np.float32]": ...
-    def count_tokens(self, texts: Sequence[str]) -> list[int]: ...
 
 
 def load_model(bundle: Path | None, datastore: Path | None, precision: Precision = "auto") -> CaptionModel:

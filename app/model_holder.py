@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import structlog
 from anyio import to_thread
 
-from app.model import CaptionModel
+from app.model import CaptionModel, TokenCounter
 from retrieval.errors import PaelleraError
 from retrieval.manifest import Manifest
 
@@ -31,6 +31,7 @@ class ModelFacts:
     revision: str
     languages: tuple[str, ...]
     datastore: Manifest | None
+    count_tokens: TokenCounter
 
 
 class ModelHolder:
@@ -108,6 +109,7 @@ class ModelHolder:
             model.revision,
             model.languages,
             None if datastore is None else datastore.manifest,
+            model.count_tokens,
         )
         self._model, self.failed = model, False
         _log.info(

@@ -25,19 +25,16 @@ from app.schemas import (
     TimingsItem,
     WordItem,
 )
+from models.captions import CaptionSettings, ImageCaptions, WordAttention
 from retrieval.errors import InvalidRequestError
 from retrieval.languages import autonym, display_name
 
 if TYPE_CHECKING:
-    from models.captioner import CaptionSettings, ImageCaptions
-    from models.explanation import WordAttention
     from retrieval.datastore import Neighbour
 
 
-def to_settings(parameters: CaptionParameters, languages: tuple[str, ...], images: int) -> "CaptionSettings":
+def to_settings(parameters: CaptionParameters, languages: tuple[str, ...], images: int) -> CaptionSettings:
     """The captioner's settings, for resolved codes. Raises InvalidRequestError for too much at once."""
-    from models.captioner import CaptionSettings  # brings torch along, which --help must not wait for
-
     captions = images * len(languages) * parameters.num_captions
     if captions > MAX_CAPTIONS:
         raise InvalidRequestError(
@@ -62,7 +59,7 @@ def to_settings(parameters: CaptionParameters, languages: tuple[str, ...], image
 def describe_reply(
     model: CaptionModel,
     decoded: Sequence[DecodedImage],
-    captions: "Sequence[ImageCaptions]",
+    captions: Sequence[ImageCaptions],
     timings_ms: Mapping[str, float],
 ) -> CaptionReply:
     """The reply document of some images, each with its captions."""
@@ -87,7 +84,7 @@ def describe_datastore(model: CaptionModel) -> DatastoreItem | None:
     return None if model.datastore is None else DatastoreItem(version=model.datastore.version)
 
 
-def describe_image(decoded: DecodedImage, captions: "ImageCaptions") -> ImageItem:
+def describe_image(decoded: DecodedImage, captions: ImageCaptions) -> ImageItem:
     return ImageItem(
         width=decoded.width,
         height=decoded.height,
@@ -118,7 +115,7 @@ def describe_neighbour(neighbour: "Neighbour") -> NeighbourItem:
     )
 
 
-def describe_attention(words: "Sequence[WordAttention]") -> AttentionItem | None:
+def describe_attention(words: Sequence[WordAttention]) -> AttentionItem | None:
     """None where nothing was asked for. Weights have five digits: ten thousandths of an equal share of 1."""
     if not words:
         return None

@@ -18,9 +18,9 @@ class CaptionParameters(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    languages: Annotated[
-        tuple[Annotated[str, Field(max_length=64)], ...], Field(max_length=MAX_LANGUAGES)
-    ] = Field((), description="BCP-47 tags or English names; `all` for every language of the bundle")
+    languages: Annotated[tuple[LanguageName, ...], Field(max_length=MAX_LANGUAGES)] = Field(
+        (), description="BCP-47 tags or English names; `all` for every language of the bundle"
+    )
     num_captions: Annotated[int, Field(ge=1, le=8, strict=True)] = Field(
         1, description="captions per image and language; the best comes first, the rest as alternatives"
     )

@@ -1,4 +1,7 @@
-"""Puts the service together: `create_app` returns an ASGI application, with no state outside of it."""
+"""Puts the service together: `create_app` returns an ASGI application.
+
+All its state is its own, but for one setting of the log (`keep_secrets`).
+"""
 
 import asyncio
 import time
@@ -29,6 +32,7 @@ from app.chat.routes import router as chat_router
 from app.model import CaptionModel, load_model
 from app.operations.access_log import AccessLogMiddleware
 from app.operations.draining import Drain, DrainMiddleware
+from app.operations.logs import keep_secrets
 from app.operations.metrics import Metrics
 from app.operations.metrics_route import router as metrics_router
 from app.operations.tracing import Tracing, configured_provider
@@ -58,6 +62,7 @@ def create_app(
     settings = settings or load_settings()
     loader = load or (lambda: load_model(settings.bundle, settings.datastore, settings.precision))
 
+    keep_secrets()
     metrics = Metrics()
     drain = Drain()
     metrics.watch_requests(lambda: drain.under_way)

@@ -24,10 +24,10 @@ from app.operations.tracing import Tracing
 from app.reply import describe_reply, to_settings
 from app.schemas import CaptionParameters, CaptionReply
 from app.settings import Settings
+from models.captions import CaptionSettings, ImageCaptions
 from retrieval.manifest import Manifest
 
 if TYPE_CHECKING:
-    from models.captioner import CaptionSettings, ImageCaptions
     from retrieval.datastore import Neighbour
 
 
@@ -36,7 +36,7 @@ class _Kind:
     """What photos must have in common to be captioned together."""
 
     model: CaptionModel
-    settings: "CaptionSettings"  # their languages may differ
+    settings: CaptionSettings  # their languages may differ
 
 
 class _Photo(NamedTuple):
@@ -47,7 +47,7 @@ class _Photo(NamedTuple):
 
 
 class _Captioned(NamedTuple):
-    captions: "ImageCaptions"
+    captions: ImageCaptions
     timings_ms: dict[str, float]  # of the batch it was in: all of a batch have the same object
 
 
@@ -79,6 +79,7 @@ class CaptionService:
         )
         self.metrics.watch_queue(lambda: self._batcher.depth, lambda: self._batcher.oldest_age)
         self.metrics.watch_model(lambda: self.holder.loaded)
+        self.metrics.watch_decoding(lambda: self._decoder.statistics)
 
     async def start(self) -> None:
         """Loads the model and captions a warm-up image with it; then the status is `ready`.
@@ -187,9 +188,8 @@ class CaptionService:
                 return await self._batcher.call(run)
 
     async def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """How many tokens each text has in the model's vocabulary. Raises NotReadyError."""
-        async with self.holder.model() as model:
-            return await to_thread.run_sync(model.count_tokens, texts)
+        """How many tokens each text has in the model's vocabulary; needs no model. Raises NotReadyError."""
+        return await to_thread.run_sync(self.model.count_tokens, texts)
 
     @property
     def datastore(self) -> Manifest:
@@ -208,7 +208,7 @@ class CaptionService:
         )
         return model
 
-    def _measure(self, images: "Sequence[ImageCaptions]", timings_ms: Mapping[str, float]) -> None:
+    def _measure(self, images: Sequence[ImageCaptions], timings_ms: Mapping[str, float]) -> None:
         captions = [caption for image in images for caption in image.captions]
         self.metrics.observe_stages(timings_ms)
         self.metrics.count_captions(

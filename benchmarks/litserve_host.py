@@ -8,7 +8,7 @@ from fastapi import Request
 
 from app.images import decode_image
 from models.bundle import Bundle, default_bundle
-from models.captioner import CaptionSettings
+from models.captions import CaptionSettings
 
 
 class CaptionAPI(litserve.LitAPI):  # type: ignore[misc]

@@ -41,7 +41,7 @@ class CaptionDeployment:
     async def caption(self, photos: list[Any]) -> list[dict[str, Any]]:
         import asyncio
 
-        from models.captioner import CaptionSettings
+        from models.captions import CaptionSettings
 
         def run() -> list[dict[str, Any]]:
             result = self.captioner.caption_each(

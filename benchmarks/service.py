@@ -32,7 +32,8 @@ from benchmarks.hosts import Host, Running, litserve, paellera, ray_serve, runni
 from benchmarks.load import Answer, closed_loop, open_loop
 from benchmarks.service_report import Direct, Measured, Overload, report
 from models.bundle import Bundle, default_bundle
-from models.captioner import Captioner, CaptionSettings
+from models.captioner import Captioner
+from models.captions import CaptionSettings
 from retrieval.files import replacing
 
 HOSTS: dict[str, Callable[[int], Host]] = {"paellera": paellera, "litserve": litserve, "ray": ray_serve}

@@ -15,7 +15,7 @@ from PIL import Image
 from evaluation.references import Photo, References, open_photo
 from evaluation.report import Report, ReportTable, write_atomically
 from evaluation.scores import CaptionScores, score_captions
-from models.captioner import Caption, CaptionResult, CaptionSettings
+from models.captions import Caption, CaptionResult, CaptionSettings
 
 Mode = Literal["with", "without"]  # retrieval
 MODES: tuple[Mode, ...] = ("with", "without")

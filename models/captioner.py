@@ -7,8 +7,8 @@ query for retrieval. All images and languages of a call are generated as batches
 import itertools
 import math
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from models.explanation import WordAttention, explain
+from models.captions import Alternative, Caption, CaptionResult, CaptionSettings, ImageCaptions, WordAttention
+from models.explanation import explain
 from models.fusion.bridge import Bridge
 from models.generation import GenerationSettings, Hypothesis, generate
 from models.language.xglm import XGLM
@@ -36,54 +37,6 @@ from retrieval.languages import match
 _IMAGES_AT_ONCE = 16  # encoded together: bounds the memory of activations
 _ROWS_AT_ONCE = 64  # captions generated together
 _DOUBT = 0.98  # share of the matcher's logit that a wholly new photo takes; what is left keeps their order
-
-
-@dataclass(frozen=True)
-class CaptionSettings:
-    """How to caption. `None` takes the bundle's default."""
-
-    languages: tuple[str, ...]
-    num_captions: int = 1
-    max_tokens: int | None = None
-    min_tokens: int | None = None
-    max_length: int | None = None  # characters of a caption; None: any number
-    neighbours: int | None = None  # retrieved captions in the prompt, 0 = no retrieval
-    beams: int | None = None
-    temperature: float | None = None  # None: beam search; a number: nucleus sampling
-    top_p: float | None = None
-    seed: int = 0
-    rerank: bool = False  # captions stand by the matcher's confidence, not by their probability
-    explain: bool = False  # where in the photo each word comes from: `Caption.attention`
-
-
-@dataclass(frozen=True)
-class Alternative:
-    text: str
-    confidence: float
-
-
-@dataclass(frozen=True)
-class Caption:
-    language: str
-    text: str
-    confidence: float
-    alternatives: tuple[Alternative, ...] = ()
-    neighbours: tuple[Neighbour, ...] = ()
-    attention: tuple[WordAttention, ...] = ()  # of the words of `text`, if it was asked for
-    tokens: int = 0  # that were generated for it and its alternatives
-
-
-@dataclass(frozen=True)
-class ImageCaptions:
-    """Captions of one image, in the order the languages were asked for."""
-
-    captions: tuple[Caption, ...]
-
-
-@dataclass(frozen=True)
-class CaptionResult:
-    images: tuple[ImageCaptions, ...]
-    timings_ms: dict[str, float] = field(default_factory=dict)  # encode, retrieve, generate with explain
 
 
 @dataclass(frozen=True)
@@ -180,9 +133,10 @@ class Captioner:
         """Query vectors of texts, as `embed_images` makes them of photos."""
         return self._embedder.embed_texts(texts)
 
-    def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """How many tokens each text has in the language model's vocabulary."""
-        return [len(ids) for ids in self._prompts.tokenizer.encode(texts)]
+    @property
+    def count_tokens(self) -> Callable[[Sequence[str]], list[int]]:
+        """Tells how many tokens each text has in the language model's vocabulary; does not hold the model."""
+        return self._prompts.tokenizer.count
 
     def match(self, images: Sequence[Image.Image], texts: Sequence[Sequence[str]]) -> list[list[float]]:
         """How well each photo fits each of its own texts: logits, whose sigmoid is the confidence.

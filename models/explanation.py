@@ -17,12 +17,12 @@ chance, and 0.96, 0.62, 0.62; 0.68, 0.69 of these grids.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from models.captions import WordAttention
 from models.fusion.bridge import Bridge
 from models.fusion.rollout import as_distributions, cross_rollout
 from models.language.tokenizer import PAD, Tokenizer
@@ -34,14 +34,6 @@ from retrieval.errors import InvalidRequestError
 _ROWS_AT_ONCE = 4  # weights of all layers and heads are in memory together: some 10 MB a caption
 
 _LEAST_EXCESS = 0.01  # a word that exceeds the mean nowhere by more has equal weights: scaled up, it is noise
-
-
-@dataclass(frozen=True)
-class WordAttention:
-    """A word as the caption has it, and its weights: rows from the top of the photo, which all sum to 1."""
-
-    text: str
-    weights: tuple[tuple[float, ...], ...]
 
 
 def grid_of(tokens: int, grid: tuple[int, int] | None) -> tuple[int, int]:

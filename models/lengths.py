@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 import regex
 
-from models.explanation import WordAttention
+from models.captions import WordAttention
 from models.function_words import function_words
 
 _UNSPACED = frozenset({"zh", "ja", "th"})  # languages without spaces between words

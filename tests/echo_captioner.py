@@ -4,21 +4,21 @@ It stands where the real one would, so that HTTP and the command line are tested
 """
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from models.captioner import (
+from models.captions import (
     Alternative,
     Caption,
     CaptionResult,
     CaptionSettings,
     ImageCaptions,
+    WordAttention,
 )
-from models.explanation import WordAttention
 from models.lengths import choose
 from retrieval.datastore import Neighbour
 from retrieval.manifest import Counts, IndexSettings, Manifest
@@ -43,6 +43,10 @@ MANIFEST = Manifest(
     content_sha256="0" * 64,
     complete=True,
 )
+
+
+def _count_words(texts: Sequence[str]) -> list[int]:
+    return [len(text.split()) for text in texts]
 
 
 @dataclass(frozen=True)
@@ -104,8 +108,9 @@ class EchoCaptioner:
     def embed_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
         return np.array([(len(text), 0) for text in texts], np.float32)
 
-    def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        return [len(text.split()) for text in texts]
+    @property
+    def count_tokens(self) -> Callable[[Sequence[str]], list[int]]:
+        return _count_words
 
     def _captions(
         self, image: Image.Image, languages: Sequence[str], settings: CaptionSettings

@@ -2,7 +2,9 @@
 
 import base64
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +16,9 @@ from starlette.testclient import TestClient
 from test_app_service import wait_until
 
 from app.access.gate import Caller
+from app.model_holder import ModelHolder
+from app.server import create_app
+from app.settings import Settings
 
 PHOTO = encode(plain((200, 40, 10)), "PNG")
 OTHER = encode(plain((1, 2, 3)), "PNG")
@@ -81,6 +86,22 @@ def test_another_datastore_or_bundle_is_another_reply() -> None:
         assert "x-paellera-datastore" not in ask(client).headers
 
 
+def test_a_reply_is_kept_as_that_of_the_model_that_made_it() -> None:
+    revisions = iter(("r1", "r2"))
+    app = create_app(lambda: EchoCaptioner(revision=next(revisions)), Settings(), wait_for_model=True)
+    with TestClient(app) as client:
+        holder: ModelHolder = app.state.service.holder
+        assert client.portal is not None
+        client.portal.call(holder._unload)
+        first = ask(client)  # asked for while r1 was served
+        assert (first.headers["x-cache"], first.headers["x-paellera-model"]) == ("miss", "echo@r2")
+        again = ask(client)
+        assert (again.headers["x-cache"], again.content) == ("hit", first.content)
+        assert holder.facts is not None
+        holder.facts = replace(holder.facts, revision="r1")  # back to what was served before
+        assert ask(client).headers["x-cache"] == "miss"
+
+
 def test_headers_hold_any_name() -> None:
     with service_client(EchoCaptioner(bundle_name="cazuela ñ\n")) as client:
         assert ask(client).headers["x-paellera-model"] == "cazuela %C3%B1%0A@r1"
@@ -126,6 +147,60 @@ def test_identical_requests_at_the_same_time_take_one_place_in_the_queue() -> No
     assert sorted(response.headers["x-cache"] for response in responses) == ["hit"] * 5 + ["miss"]
     assert len({response.content for response in responses}) == 1
     assert len(captioner.calls) == 1
+
+
+@contextmanager
+def full_service(cache_bytes: int) -> Iterator[TestClient]:
+    """With a reply for PHOTO, asked for with the Idempotency-Key `k`, and a queue that is full since then."""
+    captioner = EchoCaptioner()
+    with (
+        service_client(captioner, cache_bytes=cache_bytes, max_waiting=1) as client,
+        ThreadPoolExecutor(2) as pool,
+    ):
+        ask(client, headers={"idempotency-key": "k"})
+        captioner.gate = threading.Event()
+        service = client.app.state.service  # type: ignore[attr-defined]
+        under_way = captioner.entered + 1
+        held = [pool.submit(ask, client, OTHER)]
+        wait_until(lambda: captioner.entered == under_way)
+        held.append(pool.submit(ask, client, OTHER, language="de"))
+        wait_until(lambda: service.depth == 1)
+        try:
+            yield client
+        finally:
+            captioner.gate.set()
+        assert [future.result(timeout=120).status_code for future in held] == [200, 200]
+
+
+def test_a_hit_needs_no_place_in_a_full_queue() -> None:
+    url = f"data:image/png;base64,{base64.b64encode(PHOTO).decode()}"
+    photo = {"type": "image_url", "image_url": {"url": url}}
+    chat = {"model": "echo", "messages": [{"role": "user", "content": [photo]}]}
+    with full_service(CACHE) as client:
+        for response in (ask(client), client.post("/v1/chat/completions", json=chat)):
+            assert (response.status_code, response.headers["x-cache"]) == (200, "hit")
+        other = ask(client, encode(plain((9, 9, 9)), "PNG"))
+        assert (other.status_code, other.json()["code"]) == (429, "queue_full")
+        assert int(other.headers["retry-after"]) >= 1
+
+
+def test_a_retry_needs_no_place_in_a_full_queue() -> None:
+    with full_service(cache_bytes=0) as client:
+        retry = ask(client, headers={"idempotency-key": "k"})
+        assert (retry.status_code, retry.headers["x-cache"]) == (200, "hit")
+        assert ask(client).status_code == 429
+        assert ask(client, headers={"idempotency-key": "other"}).status_code == 429
+
+
+def test_in_a_full_queue_few_bodies_are_read_to_find_a_hit(monkeypatch: pytest.MonkeyPatch) -> None:
+    with full_service(CACHE) as client:
+        monkeypatch.setattr("app.api.answers._BODIES_READ_WHILE_FULL", 1)
+        unknown = encode(plain((9, 9, 9)), "PNG")
+        # One after the other has that place, whatever becomes of those before.
+        seen = [ask(client, image).status_code for image in (PHOTO, unknown, b"no image", PHOTO)]
+        assert seen == [200, 429, 429, 200]
+        monkeypatch.setattr("app.api.answers._BODIES_READ_WHILE_FULL", 0)
+        assert ask(client).status_code == 429
 
 
 def test_errors_are_not_kept() -> None:

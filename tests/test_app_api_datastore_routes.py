@@ -1,5 +1,4 @@
 import base64
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -9,12 +8,6 @@ from service_client import service_client
 from starlette.testclient import TestClient
 
 PHOTO = base64.b64encode(encode(plain((200, 40, 10)), "PNG")).decode()
-
-
-@pytest.fixture
-def client() -> Iterator[TestClient]:
-    with service_client() as client:
-        yield client
 
 
 def search(client: TestClient, headers: dict[str, str] | None = None, **body: object) -> Any:

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -21,12 +21,6 @@ from retrieval.errors import InvalidImageError
 PHOTO = encode(plain((200, 40, 10)), "PNG")
 OTHER = encode(plain((1, 2, 3)), "PNG")
 EVENTS = {"accept": "text/event-stream"}
-
-
-@pytest.fixture
-def client() -> Iterator[TestClient]:
-    with service_client() as client:
-        yield client
 
 
 def events_of(body: str) -> list[tuple[str, Any]]:

@@ -23,7 +23,7 @@ from app.server import create_app
 from app.settings import Settings
 from benchmarks.chaos import Chaos
 from benchmarks.wire import Request, ask, get, post_chat, post_form, post_image, post_json
-from models.captioner import CaptionResult, CaptionSettings
+from models.captions import CaptionResult, CaptionSettings
 
 COLOURS = [(200, 40, 10), (0, 0, 255), (255, 255, 255)]
 WAITING = 24  # as many requests may wait

@@ -1,7 +1,6 @@
 """How a chat is read: which images, which language, which settings."""
 
 import base64
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -16,7 +15,7 @@ from app.api.openapi_examples import CAPTION_BODY, CAPTION_REPLY
 from app.chat.model_routes import ModelEntry
 from app.chat.schemas import ChatChunk, ChatCompletion, ChatRequest
 from app.schemas import CaptionBody, CaptionReply
-from models.captioner import CaptionSettings
+from models.captions import CaptionSettings
 
 
 def image(color: tuple[int, int, int]) -> dict[str, Any]:
@@ -33,17 +32,6 @@ def user(*parts: dict[str, Any]) -> dict[str, Any]:
 
 
 RED, DARK = image((200, 40, 10)), image((1, 2, 3))
-
-
-@pytest.fixture
-def captioner() -> EchoCaptioner:
-    return EchoCaptioner()
-
-
-@pytest.fixture
-def client(captioner: EchoCaptioner) -> Iterator[TestClient]:
-    with service_client(captioner) as client:
-        yield client
 
 
 def chat(client: TestClient, *messages: Any, headers: dict[str, str] | None = None, **members: object) -> Any:

@@ -15,7 +15,7 @@ from sample_pictures import encode, noisy, plain, png_that_announces
 from app.cli import main
 from app.commands.reference import command_line_page
 from app.commands.serve import is_loopback, listen
-from models.captioner import Caption, CaptionResult, CaptionSettings, ImageCaptions
+from models.captions import Caption, CaptionResult, CaptionSettings, ImageCaptions
 from retrieval.datastore import Neighbour
 from retrieval.errors import BundleError
 

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from sample_pictures import encode, noisy, plain
 
-from app.decoding import DecodePool
+from app.decoding import DecodePool, DecodeStatistics
 from app.errors import ImageTimeoutError
 from app.images import DecodedImage, ImageLimits, decode_image
 from retrieval.errors import ImageTooLargeError, InvalidImageError
@@ -99,6 +99,7 @@ def test_errors_come_through_and_say_which_image() -> None:
 
 def test_a_hanging_decoder_is_killed_and_the_next_image_is_read() -> None:
     async def test(pool: DecodePool) -> None:
+        assert pool.statistics == DecodeStatistics()  # none before they are needed
         (first,) = await pool.decode([b"."])
         with pytest.raises(ImageTimeoutError, match=r"more than 1 s"):
             await pool.decode([b"hang"])
@@ -106,6 +107,7 @@ def test_a_hanging_decoder_is_killed_and_the_next_image_is_read() -> None:
         assert first.width != second.width
         with pytest.raises(ProcessLookupError):
             os.kill(first.width, 0)
+        assert pool.statistics == DecodeStatistics((second.width,), starts=2, timeouts=1, crashes=0)
 
     with_pool(test, seconds=1, decode=obey)
 
@@ -115,7 +117,9 @@ def test_a_worker_that_dies_costs_one_image(order: bytes) -> None:
     async def test(pool: DecodePool) -> None:
         with pytest.raises(InvalidImageError, match="its decoder crashed"):
             await pool.decode([order])
-        assert (await pool.decode([b"."]))[0].width
+        (other,) = await pool.decode([b"."])
+        # Each image has two attempts.
+        assert pool.statistics == DecodeStatistics((other.width,), starts=3, timeouts=0, crashes=2)
 
     with_pool(test, decode=obey)
 
@@ -142,6 +146,7 @@ def test_a_worker_killed_from_outside_costs_none() -> None:
         os.kill(first.width, signal.SIGKILL)
         (second,) = await pool.decode([b"."])
         assert first.width != second.width
+        assert pool.statistics == DecodeStatistics((second.width,), starts=2, timeouts=0, crashes=1)
 
     with_pool(test, decode=obey)
 

@@ -1,7 +1,9 @@
 import asyncio
+import base64
 import threading
 import time
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 from echo_captioner import EchoCaptioner
@@ -172,6 +174,29 @@ def test_the_service_stays_ready_without_its_model() -> None:
         assert response.json()["model"] == {"bundle": "echo", "revision": "r1"}
         assert load.loads == 2
         assert metric(client, "paellera_model_loaded") == "1.0"
+
+
+def test_a_chat_that_is_answered_from_the_cache_loads_no_model() -> None:
+    load = Loader()
+    url = f"data:image/png;base64,{base64.b64encode(PHOTO).decode()}"
+    photo = {"type": "image_url", "image_url": {"url": url}}
+
+    def ask(words: str) -> Any:
+        parts = [{"type": "text", "text": words}, photo]
+        body = {"model": "echo", "messages": [{"role": "user", "content": parts}]}
+        return client.post("/v1/chat/completions", json=body)
+
+    with TestClient(create_app(load, Settings(unload_after_seconds=60), wait_for_model=True)) as client:
+        first = ask("What is this?")
+        holder: ModelHolder = client.app.state.service.holder  # type: ignore[attr-defined]
+        assert client.portal is not None
+        client.portal.call(holder._unload)
+        again = ask("And what do you think is this?")
+        assert (first.headers["x-cache"], again.headers["x-cache"]) == ("miss", "hit")
+        assert [reply.json()["usage"]["prompt_tokens"] for reply in (first, again)] == [3, 7]
+        assert [reply.json()["usage"]["completion_tokens"] for reply in (first, again)] == [2, 2]
+        assert load.loads == 1
+        assert metric(client, "paellera_model_loaded") == "0.0"
 
 
 def test_a_model_that_cannot_be_loaded_again_takes_the_service_out() -> None:

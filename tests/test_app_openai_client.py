@@ -15,7 +15,7 @@ from openai.types.chat import ChatCompletionChunk
 from sample_pictures import encode, plain
 
 from app.api import event_streams
-from models.captioner import CaptionSettings
+from models.captions import CaptionSettings
 from retrieval.errors import InvalidImageError
 
 

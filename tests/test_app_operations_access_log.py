@@ -1,3 +1,4 @@
+import fcntl
 import json
 import os
 import subprocess
@@ -68,17 +69,21 @@ def test_the_name_of_the_key_is_there_if_there_is_one(name: str | None) -> None:
     assert logs[0].get("key") == name
 
 
-@pytest.mark.parametrize("sink", ["full", "closed"])
-@pytest.mark.parametrize("style", ["text", "json"])
+@pytest.mark.parametrize(("sink", "style"), [("full", "text"), ("closed", "json"), ("unread", "text")])
 def test_a_log_that_cannot_be_written_fails_no_request(sink: str, style: str) -> None:
     code = (
-        "import sys\n"
-        "from app.operations.logs import configure_logging\n"
+        "import functools\n"
+        "from app.operations import log_writer, logs\n"
         "from service_client import service_client\n"
-        f"configure_logging('info', {style!r})\n"
+        "logs.LineWriter = functools.partial(log_writer.LineWriter, most=20)\n"
         "with service_client() as client:\n"
-        "    print([client.get(p).status_code for p in ('/v1/languages', '/nowhere', '/readyz')])"
+        f"    logs.configure_logging('info', {style!r}, client.app.state.metrics.count_lost_line)\n"
+        "    seen = {client.get(p).status_code for p in ['/v1/languages'] + 99 * ['/nowhere']}\n"
+        "    metrics = client.get('/metrics').text.splitlines()\n"
+        "    lost = [x for x in metrics if x.startswith('paellera_log_lines_lost_total')]\n"
+        "    print(sorted(seen), float(lost[0].split()[1]) > 30)"
     )
+    reading = None
     if sink == "full":
         full = Path("/dev/full")
         if not full.exists():
@@ -86,7 +91,11 @@ def test_a_log_that_cannot_be_written_fails_no_request(sink: str, style: str) ->
         descriptor = os.open(full, os.O_WRONLY)
     else:
         reading, descriptor = os.pipe()
-        os.close(reading)
+        if sink == "closed":
+            os.close(reading)
+            reading = None
+        else:
+            fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, 4096)  # some thirty lines
     try:
         done = subprocess.run(
             [sys.executable, "-c", code],
@@ -98,7 +107,9 @@ def test_a_log_that_cannot_be_written_fails_no_request(sink: str, style: str) ->
         )
     finally:
         os.close(descriptor)
-    assert done.stdout == b"[200, 404, 200]\n"
+        if reading is not None:
+            os.close(reading)
+    assert done.stdout.splitlines()[-1] == b"[200, 404] True"
     assert done.returncode == 0
 
 

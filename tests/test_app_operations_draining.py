@@ -2,6 +2,7 @@ import pytest
 from sample_pictures import encode, plain
 from service_client import service_client
 from starlette.testclient import TestClient
+from structlog.testing import capture_logs
 
 from app.errors import DrainingError, ShuttingDownError
 from app.operations.draining import Drain
@@ -45,6 +46,16 @@ def test_while_closing_new_requests_are_refused_at_once() -> None:
         assert client.get("/livez").status_code == 200
         assert 'paellera_rejected_total{code="shutting_down"} 2.0' in client.get("/metrics").text
         assert drain_of(client).under_way == 0
+
+
+def test_probes_are_answered_below_another_path_too() -> None:
+    with service_client() as client, capture_logs() as logs:
+        drain_of(client).phase = "closing"
+        below = TestClient(client.app, root_path="/pan")
+        assert below.get("/pan/livez").status_code == 200
+        assert below.get("/pan/v1/languages").status_code == 503
+    seen = [(line["route"], line["log_level"]) for line in logs if line["event"] == "request"]
+    assert seen == [("/livez", "debug"), (None, "info")]
 
 
 def test_a_request_that_fails_is_no_longer_under_way() -> None:

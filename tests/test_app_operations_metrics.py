@@ -1,3 +1,4 @@
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -8,8 +9,11 @@ from echo_captioner import EchoCaptioner
 from sample_pictures import encode, plain
 from service_client import service_client
 from starlette.testclient import TestClient
+from test_app_service import wait_until
 
+from app.decoding import DecodeStatistics
 from app.operations.metrics import Metrics
+from app.operations.process_memory import resident_bytes
 
 PHOTO = encode(plain(), "PNG")
 
@@ -74,9 +78,12 @@ def test_the_queue_and_its_oldest_request() -> None:
         before = samples(client)
         assert (before["paellera_queue_depth"], before["paellera_queue_oldest_seconds"]) == (0, 0)
         captioner.gate = threading.Event()
-        asked = [pool.submit(ask, client) for _ in range(3)]
-        while (found := samples(client))["paellera_queue_depth"] != 2:  # one is with the model
-            assert not any(future.done() for future in asked)
+        on_model = captioner.entered + 1
+        asked = [pool.submit(ask, client)]
+        wait_until(lambda: captioner.entered == on_model)
+        asked += [pool.submit(ask, client) for _ in range(2)]
+        wait_until(lambda: samples(client)["paellera_queue_depth"] == 2)
+        found = samples(client)
         assert samples(client)["paellera_queue_oldest_seconds"] > found["paellera_queue_oldest_seconds"] > 0
         captioner.gate.set()
         assert [future.result(timeout=120).status_code for future in asked] == [200] * 3
@@ -90,6 +97,33 @@ def test_the_model_and_the_process() -> None:
     assert found["paellera_model_loaded"] == 1
     assert found["process_resident_memory_bytes"] > 10_000_000
     assert found["process_cpu_seconds_total"] > 0
+
+
+def test_the_processes_that_decode() -> None:
+    metrics = Metrics()
+    statistics = DecodeStatistics((os.getpid(), os.getppid()), starts=5, timeouts=2, crashes=1)
+    metrics.watch_decoding(lambda: statistics)
+    samples_of = {
+        line.split()[0]: float(line.split()[1])
+        for line in metrics.exposition().decode().splitlines()
+        if line.startswith("paellera_decode")
+    }
+    assert samples_of.pop("paellera_decode_resident_memory_bytes") > 20_000_000
+    assert samples_of == {
+        "paellera_decode_processes": 2,
+        "paellera_decode_process_starts_total": 5,
+        'paellera_decode_process_failures_total{reason="timeout"}': 2,
+        'paellera_decode_process_failures_total{reason="crash"}': 1,
+    }
+    with service_client() as client:
+        ask(client)
+        found = samples(client)
+    assert 1 <= found["paellera_decode_processes"] <= found["paellera_decode_process_starts_total"]
+    assert found["paellera_decode_resident_memory_bytes"] > 10_000_000
+
+
+def test_a_process_that_is_gone_has_no_memory() -> None:
+    assert resident_bytes([]) == resident_bytes([2**22 + 1]) == 0  # above the highest id that there is
 
 
 def test_a_new_datastore_replaces_the_old_one() -> None:

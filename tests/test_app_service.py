@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 
 from app.server import create_app
 from app.settings import Settings
-from models.captioner import CaptionResult, CaptionSettings
+from models.captions import CaptionResult, CaptionSettings
 from retrieval.errors import BundleError, DatastoreError
 
 PHOTO = encode(plain(), "PNG")

@@ -17,7 +17,7 @@ from evaluation.captions import (
     write_captions,
 )
 from evaluation.references import Photo, References
-from models.captioner import Caption, CaptionResult, CaptionSettings, ImageCaptions
+from models.captions import Caption, CaptionResult, CaptionSettings, ImageCaptions
 from retrieval.datastore import Neighbour
 
 TEXTS = {

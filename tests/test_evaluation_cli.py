@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 import evaluation.cli
 from evaluation.cli import evaluate_app, select_languages
 from evaluation.references import References
-from models.captioner import Caption, CaptionResult, CaptionSettings, ImageCaptions
+from models.captions import Caption, CaptionResult, CaptionSettings, ImageCaptions
 from retrieval.errors import InvalidRequestError, PaelleraError, UnknownLanguageError
 
 TEXTS = {"de": ["Ein Hund rennt im Gras.", "Zwei Kinder schwimmen."], "en": ["A dog runs.", "Two kids swim."]}

@@ -11,8 +11,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from models.bundle import Bundle, default_bundle
-from models.captioner import Captioner, CaptionSettings
-from models.explanation import WordAttention, explain, grid_of
+from models.captioner import Captioner
+from models.captions import CaptionSettings, WordAttention
+from models.explanation import explain, grid_of
 from models.fusion.bottleneck import BottleneckBridge, BottleneckConfig
 from models.fusion.bridge import Origins
 from models.fusion.cross_attention import CrossAttentionBridge, CrossAttentionConfig

@@ -3,7 +3,7 @@ import regex
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.explanation import WordAttention
+from models.captions import WordAttention
 from models.lengths import choose, shorten, within
 
 TEN = ("ar", "cs", "de", "en", "es", "fr", "hi", "pt", "uk", "zh")

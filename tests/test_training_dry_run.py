@@ -10,7 +10,7 @@ from PIL import Image
 
 from app.cli import main
 from models.bundle import Bundle, default_bundle
-from models.captioner import CaptionSettings
+from models.captions import CaptionSettings
 from retrieval.errors import BundleError, InvalidRequestError
 from training.bridge import BridgeRun
 from training.config import read_config

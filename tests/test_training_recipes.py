@@ -11,7 +11,7 @@ from PIL import Image
 
 from datastore_build.build import build_datastore
 from models.bundle import Bundle
-from models.captioner import CaptionSettings
+from models.captions import CaptionSettings
 from models.manifest import GenerationDefaults
 from retrieval.errors import InvalidRequestError
 from training import features, near, text_vectors

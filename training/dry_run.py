@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from torch import nn
 
 from models.bundle import Bundle, default_bundle
-from models.captioner import Caption, CaptionSettings
+from models.captions import Caption, CaptionSettings
 from training.bridge import BridgeMaterial, BridgeRun, train_bridge_on
 from training.export import bridge_part, matcher_part, replace_part, require_empty
 from training.loop import RunConfig, load_trained, logged_losses

@@ -16,10 +16,14 @@ from app.access.keys import KeyRing
 from app.access.rate_limits import Allowance, RateLimits, Window, rate_limit_headers
 from app.errors import InvalidKeyError, MissingKeyError, NotPermittedError, RateLimitedError
 from app.problems import response_of
+from app.request_path import request_path
 from retrieval.errors import PaelleraError
 
 # Without a key and without a limit. /metrics is not among them: it tells how much is asked for, and when.
-OPEN_PATHS = frozenset({"/livez", "/readyz", "/docs", "/openapi.json"})
+OPEN_PATHS = frozenset(
+    {"/livez", "/readyz", "/openapi.json"}
+    | {"/docs", "/docs/start.js", "/docs/swagger-ui-bundle.js", "/docs/swagger-ui.css"}
+)
 _CHALLENGE = 'Bearer realm="paellera"'
 
 
@@ -59,7 +63,7 @@ class AccessMiddleware:
             finally:
                 await self._limits.close()
             return
-        if scope["type"] != "http" or _path(scope) in OPEN_PATHS:
+        if scope["type"] != "http" or request_path(scope) in OPEN_PATHS:
             await self.app(scope, receive, send)
             return
         windows: list[Window] = []
@@ -153,7 +157,3 @@ async def _refuse(error: PaelleraError, scope: Scope, receive: Receive, send: Se
     if "transfer-encoding" in Headers(scope=scope):
         response.headers["Connection"] = "close"
     await response(scope, receive, send)
-
-
-def _path(scope: Scope) -> str:
-    return str(scope["path"]).removeprefix(scope.get("root_path", ""))

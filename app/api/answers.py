@@ -9,7 +9,8 @@ and cache between them.
 import hashlib
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from urllib.parse import quote
 
 from anyio import to_thread
@@ -18,6 +19,7 @@ from fastapi import Request, Response
 from app.access.gate import caller_of
 from app.api.bodies import CaptionRequest
 from app.api.reply_cache import Answer, ReplyStore, StoredReply
+from app.errors import QueueFullError
 from app.model_holder import ModelFacts
 from app.schemas import CaptionParameters
 from app.service import CaptionService
@@ -26,6 +28,7 @@ from retrieval.errors import InvalidRequestError
 
 _RETRY_SECONDS = 600
 _RETRY_BYTES = 4_000_000
+_BODIES_READ_WHILE_FULL = 8
 _IDEMPOTENCY_KEY = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -36,6 +39,29 @@ class Answers:
         self._caching = settings.cache_bytes > 0
         self._cache = ReplyStore(settings.cache_bytes)
         self._retries = ReplyStore(_RETRY_BYTES, _RETRY_SECONDS)
+        self._read_while_full = 0
+
+    @contextmanager
+    def reading(self, request: Request, service: CaptionService) -> Iterator[None]:
+        """While the body of a request for captions is read: one that can only be refused is not.
+
+        When too many wait, a reply that is there or being made can still be given. So a few bodies at a time
+        are read to see whether they ask for one; the others are refused by `service.caption`.
+
+        Raises NotReadyError or QueueFullError.
+        """
+        full = False
+        try:
+            service.check_room()
+        except QueueFullError:
+            if self._read_while_full >= _BODIES_READ_WHILE_FULL or not self._may_have(request):
+                raise
+            full = True
+        self._read_while_full += full
+        try:
+            yield
+        finally:
+            self._read_while_full -= full
 
     async def caption(
         self, request: Request, service: CaptionService, asked: CaptionRequest, languages: tuple[str, ...]
@@ -53,8 +79,12 @@ class Answers:
         async def through_cache() -> Answer:
             if not self._caching:
                 return await _run(service, asked.images, asked.parameters, languages)
-            key = (owner, content, *_versions(service.model))
-            shared = self._cache.open(key, lambda: _run(service, asked.images, asked.parameters, languages))
+            # The model may be exchanged while the reply is made: it is kept under the versions that it names.
+            shared = self._cache.open(
+                (owner, content, *_versions(service.model)),
+                lambda: _run(service, asked.images, asked.parameters, languages),
+                keep_as=lambda reply: (owner, content, reply.model, reply.datastore),
+            )
             if shared.joined:
                 asked.images.clear()  # those who wait hold no files
             return await shared.result()
@@ -66,6 +96,12 @@ class Answers:
         if retry.joined:
             asked.images.clear()
         return await retry.result()
+
+    def _may_have(self, request: Request) -> bool:
+        """Whether there may be a reply for this request, as far as its headers tell."""
+        retry_key = request.headers.get("idempotency-key")
+        known = retry_key is not None and (caller_of(request).key, retry_key) in self._retries
+        return known or not self._cache.is_empty
 
 
 def caption_headers(answer: Answer | None) -> dict[str, str]:
@@ -94,7 +130,7 @@ async def _run(
     stored = StoredReply(
         reply.model_dump_json().encode(),
         int(time.time()),
-        _header_text(f"{reply.model.bundle}@{reply.model.revision}"),
+        _model_name(reply.model.bundle, reply.model.revision),
         None if reply.datastore is None else _header_text(reply.datastore.version),
     )
     return Answer(stored, hit=False)
@@ -111,9 +147,14 @@ def _fingerprint(images: Sequence[bytes], parameters: CaptionParameters, languag
     return digest.digest()
 
 
-def _versions(model: ModelFacts) -> tuple[str, str, str | None]:
-    version = None if model.datastore is None else model.datastore.version
-    return model.bundle_name, model.revision, version
+def _versions(model: ModelFacts) -> tuple[str, str | None]:
+    """As a reply of this model names them."""
+    version = None if model.datastore is None else _header_text(model.datastore.version)
+    return _model_name(model.bundle_name, model.revision), version
+
+
+def _model_name(bundle: str, revision: str) -> str:
+    return _header_text(f"{bundle}@{revision}")
 
 
 def _idempotency_key(request: Request) -> str | None:

@@ -10,6 +10,7 @@ import structlog
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.body_bytes import CountedReceive
 from app.errors import BodyTooLargeError
 from app.problems import internal_error, response_of
 
@@ -68,17 +69,15 @@ class BodyLimitMiddleware:
         if length.isdigit() and int(length) > self.max_bytes:
             await response_of(error, scope["state"]["request_id"])(scope, receive, send)
             return
-        received = 0
+        counted = CountedReceive(receive)
 
-        async def receive_counted() -> Message:
-            nonlocal received
-            message = await receive()
-            received += len(message.get("body", b""))
-            if received > self.max_bytes:
+        async def receive_limited() -> Message:
+            message = await counted()
+            if counted.bytes > self.max_bytes:
                 raise error  # travels up through whoever is reading, to the handler of our errors
             return message
 
-        await self.app(scope, receive_counted, send)
+        await self.app(scope, receive_limited, send)
 
 
 def _request_id(scope: Scope) -> str:

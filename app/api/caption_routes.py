@@ -40,13 +40,14 @@ router = APIRouter()
 )
 async def create_captions(request: Request) -> Response:
     service = service_of(request)
-    service.check_room()
-    asked = await read_caption_request(request, service.settings, request.app.state.fetcher)
+    answers = answers_of(request)
+    with answers.reading(request, service):
+        asked = await read_caption_request(request, service.settings, request.app.state.fetcher)
     supported = service.model.languages
     languages = named_languages(asked.parameters.languages, supported) or (
         accepted_language(request, supported),
     )
-    work = answers_of(request).caption(request, service, asked, languages)
+    work = answers.caption(request, service, asked, languages)
     if wants_events(request.headers.get("accept")):
         return await event_stream(
             work, caption_events, caption_error_events, caption_headers, request_id_of(request)

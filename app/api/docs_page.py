@@ -1,47 +1,106 @@
-"""/docs: FastAPI's page of Swagger UI, with a policy that lets the browser load what the page names.
+"""/docs: Swagger UI, with everything it needs from this server: API keys are typed into that page.
 
-Scripts and styles come from the addresses in FastAPI's page; its inline script is let through by its hash.
+Swagger UI's files are those of the package fastapi-offline, of which nothing else is used. All addresses on
+the page are relative, so that it works below any path that a proxy puts in front. The browser is told to load
+nothing from anywhere else and to run no script that stands in the page itself.
 """
 
-import base64
 import hashlib
-import re
+from importlib.resources import files
+from pathlib import Path
 
-from fastapi import FastAPI, Request
-from fastapi.openapi.docs import get_swagger_ui_html
-from fastapi.responses import HTMLResponse
+from fastapi import FastAPI
+from fastapi.responses import FileResponse, HTMLResponse, Response
 
-_INLINE_SCRIPT = re.compile(r"<script>(.*?)</script>", re.DOTALL)
-_SCRIPT = re.compile(r'<script src="(https://[^"]+)"')
-_STYLE = re.compile(r'<link type="text/css" rel="stylesheet" href="(https://[^"]+)"')
-_ICON = re.compile(r'<link rel="shortcut icon" href="(https://[^"]+)"')
+DOCS_PATH = "/docs"
+START_PATH = f"{DOCS_PATH}/start.js"
+SCRIPT_PATH = f"{DOCS_PATH}/swagger-ui-bundle.js"
+STYLE_PATH = f"{DOCS_PATH}/swagger-ui.css"
+
+DOCS_POLICY = "; ".join(
+    (
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "img-src 'self' data:",  # Swagger UI's style sheet holds its symbols itself
+        "connect-src 'self'",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+    )
+)
+# Its address on the page changes with its content.
+_FOR_EVER = {"Cache-Control": "public, max-age=31536000, immutable"}
+_PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<link rel="icon" href="data:,">
+<link rel="stylesheet" href="{style}">
+</head>
+<body>
+<div id="swagger-ui"></div>
+<script src="{script}"></script>
+<script src="{start}"></script>
+</body>
+</html>
+"""
+# With a validatorUrl Swagger UI would ask a server of its makers about the contract. It would also put values
+# of its own into the fields of a form: here they begin empty, which counts as left out.
+_START = """const emptyFields = (response) => {
+  if (new URL(response.url).pathname.endsWith("/openapi.json")) {
+    const contract = JSON.parse(response.text);
+    for (const operation of Object.values(contract.paths).flatMap((path) => Object.values(path))) {
+      const form = operation.requestBody?.content["multipart/form-data"]?.schema;
+      for (const field of Object.values(form?.properties ?? {})) {
+        if (field.type !== "array") field.example = "";
+      }
+    }
+    response.text = JSON.stringify(contract);
+  }
+  return response;
+};
+
+SwaggerUIBundle({
+  url: "openapi.json",
+  dom_id: "#swagger-ui",
+  validatorUrl: null,
+  deepLinking: true,
+  showCommonExtensions: true,
+  responseInterceptor: emptyFields,
+});
+"""
 
 
 def add_docs_page(app: FastAPI) -> None:
     """Instead of FastAPI's own routes, which `docs_url=None` and `redoc_url=None` switch off."""
+    static = Path(str(files("fastapi_offline"))) / "static"
+    script, style = static / "swagger-ui-bundle.js", static / "swagger-ui.css"
+    page = _PAGE.format(
+        title=app.title,
+        style=_address(STYLE_PATH, style.read_bytes()),
+        script=_address(SCRIPT_PATH, script.read_bytes()),
+        start=_address(START_PATH, _START.encode()),
+    )
 
-    @app.get("/docs", include_in_schema=False)
-    async def docs(request: Request) -> HTMLResponse:
-        root = str(request.scope.get("root_path", "")).rstrip("/")
-        page = get_swagger_ui_html(openapi_url=f"{root}/openapi.json", title=app.title)
-        page.headers["Content-Security-Policy"] = docs_policy(bytes(page.body).decode())
-        return page
+    @app.get(DOCS_PATH, include_in_schema=False)
+    async def docs() -> Response:
+        return HTMLResponse(page, headers={"Content-Security-Policy": DOCS_POLICY})
+
+    @app.get(START_PATH, include_in_schema=False)
+    async def docs_start() -> Response:
+        return Response(_START, headers=_FOR_EVER, media_type="text/javascript")
+
+    @app.get(SCRIPT_PATH, include_in_schema=False)
+    async def docs_script() -> Response:
+        return FileResponse(script, headers=_FOR_EVER, media_type="text/javascript")
+
+    @app.get(STYLE_PATH, include_in_schema=False)
+    async def docs_style() -> Response:
+        return FileResponse(style, headers=_FOR_EVER, media_type="text/css")
 
 
-def docs_policy(html: str) -> str:
-    """A Content-Security-Policy for what this page has, and nothing else."""
-    hashes = [
-        f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
-        for script in _INLINE_SCRIPT.findall(html)
-    ]
-    sources = {
-        "default-src": ["'none'"],
-        "script-src": [*_SCRIPT.findall(html), *hashes],
-        "style-src": [*_STYLE.findall(html), "'unsafe-inline'"],  # Swagger UI sets style attributes
-        "img-src": ["'self'", "data:", *_ICON.findall(html)],
-        "connect-src": ["'self'"],
-        "base-uri": ["'none'"],
-        "form-action": ["'none'"],
-        "frame-ancestors": ["'none'"],
-    }
-    return "; ".join(f"{name} {' '.join(values)}" for name, values in sources.items())
+def _address(path: str, content: bytes) -> str:
+    return f"{path.removeprefix('/')}?v={hashlib.sha256(content).hexdigest()[:12]}"

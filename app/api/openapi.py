@@ -162,7 +162,8 @@ def caption_operation() -> JsonSchema:
                 "in": "query",
                 "required": False,
                 "description": f"With a raw image body only: {schema.get('description', '')}",
-                "schema": schema,
+                # Swagger UI sends defaults, and with a form there must be no query.
+                "schema": {member: value for member, value in schema.items() if member != "default"},
             }
             for name, schema in form_fields.items()
         ]

@@ -109,8 +109,26 @@ class ReplyStore:
     def __len__(self) -> int:
         return len(self._kept)
 
-    def open(self, key: Hashable, run: Run, fingerprint: bytes = b"") -> SharedReply:
+    def __contains__(self, key: Hashable) -> bool:
+        """Whether there is a reply of this key, or one is being made."""
+        self._drop_old()
+        return key in self._kept or key in self._flights
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is no reply, and none is being made."""
+        return not self._kept and not self._flights
+
+    def open(
+        self,
+        key: Hashable,
+        run: Run,
+        fingerprint: bytes = b"",
+        keep_as: Callable[[StoredReply], Hashable] | None = None,
+    ) -> SharedReply:
         """The kept reply of this key, else the run under way, else a new one; call `result` on it.
+
+        A new reply is kept as `key`, or as what `keep_as` makes of it: what it is may only be known then.
 
         Raises IdempotencyConflictError if the key is in use for another fingerprint.
         """
@@ -123,17 +141,20 @@ class ReplyStore:
         if isinstance(found, _Kept):
             self._kept.move_to_end(key)
             return SharedReply(found.answer, True, lambda _: None)
-        flight = found or self._start(key, run, fingerprint)
+        flight = found or self._start(key, run, fingerprint, keep_as or (lambda _: key))
         flight.waiting += 1
         return SharedReply(flight, found is not None, lambda gone: self._forget(key, gone))
 
-    def _start(self, key: Hashable, run: Run, fingerprint: bytes) -> _Flight:
+    def _start(
+        self, key: Hashable, run: Run, fingerprint: bytes, keep_as: Callable[[StoredReply], Hashable]
+    ) -> _Flight:
         flight = self._flights[key] = _Flight(run, fingerprint)
 
         def landed(task: asyncio.Task[Answer]) -> None:
             self._forget(key, flight)
             if not task.cancelled() and task.exception() is None:
-                self._keep(key, _Kept(task.result(), fingerprint, self._clock()))
+                answer = task.result()
+                self._keep(keep_as(answer.reply), _Kept(answer, fingerprint, self._clock()))
 
         flight.task.add_done_callback(landed)
         return flight

@@ -66,24 +66,27 @@ def _stream_responses() -> dict[int | str, JsonSchema]:
 )
 async def create_chat_completion(request: Request) -> Response:
     service = service_of(request)
-    service.check_room()
-    chat = await read_document(request, ChatRequest)
-    model = service.model
-    check_members(chat)
-    check_model(chat.model, model)
-    texts = texts_of(chat.messages)
-    parameters = caption_parameters(chat)
-    # Naming a language takes a moment the first time: the names are looked up in all languages of the bundle.
-    named = chat.language or await to_thread.run_sync(mentioned_language, texts, model.languages)
-    language = match(named, model.languages) if named else accepted_language(request, model.languages)
-    images = await read_image_inputs(images_of(chat.messages), service.settings, request.app.state.fetcher)
+    answers = answers_of(request)
+    with answers.reading(request, service):
+        chat = await read_document(request, ChatRequest)
+        model = service.model
+        check_members(chat)
+        check_model(chat.model, model)
+        texts = texts_of(chat.messages)
+        parameters = caption_parameters(chat)
+        # Takes a moment the first time: languages' names are looked up in all languages of the bundle.
+        named = chat.language or await to_thread.run_sync(mentioned_language, texts, model.languages)
+        language = match(named, model.languages) if named else accepted_language(request, model.languages)
+        images = await read_image_inputs(
+            images_of(chat.messages), service.settings, request.app.state.fetcher
+        )
     asked = CaptionRequest(images, parameters)
     choices, streams = chat.n or 1, bool(chat.stream)
     include_usage = chat.stream_options is not None and bool(chat.stream_options.include_usage)
     del chat  # the images in base64: not to be held while waiting
 
     async def complete() -> tuple[Answer, Completion]:
-        answer = await answers_of(request).caption(request, service, asked, (language,))
+        answer = await answers.caption(request, service, asked, (language,))
         captions = captions_of(answer.reply.document, choices)
         counts = await service.count_tokens([*texts, *itertools.chain.from_iterable(captions)])
         return answer, make_completion(answer, captions, counts, len(texts), parameters.max_tokens)

@@ -23,6 +23,7 @@ from app.model import CaptionModel
 from app.reply import describe_image
 from app.schemas import SourcedImage
 from app.settings import load_settings
+from models.captions import CaptionSettings
 from retrieval.errors import InvalidRequestError, PaelleraError
 from retrieval.files import replacing
 
@@ -65,8 +66,6 @@ SAMPLES = (
 
 def caption_photos(model: CaptionModel, samples: Sequence[SamplePhoto]) -> Iterator[CaptionedPhoto]:
     """Each photo with its captions in every language of the model, English first."""
-    from models.captioner import CaptionSettings  # brings torch along: after the missing photo is reported
-
     languages = tuple(sorted(model.languages, key=lambda code: code != "en"))
     for sample in samples:
         decoded = decode_image(sample.path.read_bytes())

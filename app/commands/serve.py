@@ -98,7 +98,8 @@ def _check(settings: "Settings") -> None:
 
 
 def _serve(settings: "Settings") -> None:
-    from app.operations.logs import configure_logging, write_line
+    from app.operations.log_writer import write_line
+    from app.operations.logs import configure_logging
     from app.operations.serving import DrainingServer, server_config
     from app.server import create_app
 
@@ -111,7 +112,7 @@ def _serve(settings: "Settings") -> None:
     # What is wrong with the settings or the keys file is said before the address is taken.
     app = create_app(settings=settings, on_failure=stop)
     listener = listen(settings.host, settings.port)
-    configure_logging(settings.log_level, settings.log_format)
+    log = configure_logging(settings.log_level, settings.log_format, app.state.metrics.count_lost_line)
     server = DrainingServer(
         server_config(app, settings),
         app.state.drain,
@@ -125,6 +126,7 @@ def _serve(settings: "Settings") -> None:
             write_line(sys.stderr.fileno(), _OPEN_WARNING)
         write_line(sys.stderr.fileno(), f"Paellera listens on http://{shown}:{chosen_port} (API: /docs)")
     server.run(sockets=[listener])
+    log.flush()  # before the error of a failure
     if failures:
         raise failures[0]
 

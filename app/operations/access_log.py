@@ -11,7 +11,9 @@ from typing import Any
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.body_bytes import CountedReceive
 from app.operations.metrics import Metrics
+from app.request_path import request_path
 
 QUIET_PATHS = frozenset({"/livez", "/readyz", "/metrics"})  # asked every few seconds, by machines
 _log = structlog.get_logger("paellera.http")
@@ -31,13 +33,8 @@ class AccessLogMiddleware:
         state = scope.setdefault("state", {})
         started = time.perf_counter()
         status: int | None = None
-        bytes_in = bytes_out = 0
-
-        async def receive_counted() -> Message:
-            nonlocal bytes_in
-            message = await receive()
-            bytes_in += len(message.get("body", b""))
-            return message
+        counted = CountedReceive(receive)
+        bytes_out = 0
 
         async def send_counted(message: Message) -> None:
             nonlocal status, bytes_out
@@ -47,21 +44,21 @@ class AccessLogMiddleware:
             bytes_out += len(message.get("body", b""))
 
         try:
-            await self.app(scope, receive_counted, send_counted)
+            await self.app(scope, counted, send_counted)
         finally:
             seconds = time.perf_counter() - started
             route = _route(scope)
             self.metrics.observe_request(route, status, seconds)
             if "problem_code" in state:
                 self.metrics.count_rejected(state["problem_code"])
-            log = _log.debug if scope["path"] in QUIET_PATHS else _log.info
+            log = _log.debug if request_path(scope) in QUIET_PATHS else _log.info
             log(
                 "request",
                 method=_method(scope),
                 route=route,
                 status=status,
                 ms=round(1000 * seconds, 1),
-                bytes_in=bytes_in,
+                bytes_in=counted.bytes,
                 bytes_out=bytes_out,
                 **_known(state),
             )

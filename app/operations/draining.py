@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.errors import DrainingError, ShuttingDownError
 from app.operations.access_log import QUIET_PATHS
 from app.problems import response_of
+from app.request_path import request_path
 
 _RETRY_AFTER = 5  # seconds; by then a load balancer knows, or a restarted service listens
 
@@ -43,7 +44,7 @@ class DrainMiddleware:
         self.drain = drain
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in QUIET_PATHS:
+        if scope["type"] != "http" or request_path(scope) in QUIET_PATHS:
             await self.app(scope, receive, send)
             return
 

@@ -4,7 +4,7 @@ One `Metrics` belongs to one application. Whoever knows a number tells it here b
 knows of queues, models or HTTP. Every label has few values: route templates, status and error codes, stages.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -16,6 +16,12 @@ from prometheus_client import (
     ProcessCollector,
     generate_latest,
 )
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from app.decoding import DecodeStatistics
+from app.operations.process_memory import resident_bytes
 
 STAGES = ("queue", "decode", "encode", "retrieve", "generate")
 CONTENT_TYPE = CONTENT_TYPE_LATEST
@@ -24,6 +30,33 @@ CLIENT_GONE = "client_gone"  # in place of a status: nobody was left to answer
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _IMAGES = (1, 2, 4, 8, 16, 32, 64)
+
+
+class _DecodeCollector(Collector):
+    """The processes that decode, which `process_…` does not include."""
+
+    def __init__(self) -> None:
+        self.statistics: Callable[[], DecodeStatistics] = DecodeStatistics
+
+    def collect(self) -> Iterator[Metric]:
+        now = self.statistics()
+        yield GaugeMetricFamily(
+            "paellera_decode_processes", "Processes that decode images, running.", len(now.processes)
+        )
+        yield GaugeMetricFamily(
+            "paellera_decode_resident_memory_bytes",
+            "Their resident memory.",
+            resident_bytes(now.processes),
+        )
+        yield CounterMetricFamily(
+            "paellera_decode_process_starts", "How often one of them was started.", now.starts
+        )
+        failures = CounterMetricFamily(
+            "paellera_decode_process_failures", "How often one of them was lost.", labels=("reason",)
+        )
+        failures.add_metric(("timeout",), now.timeouts)
+        failures.add_metric(("crash",), now.crashes)
+        yield failures
 
 
 class Metrics:
@@ -82,6 +115,11 @@ class Metrics:
             "paellera_model_loaded", "1 while the model is in memory, else 0.", registry=registry
         )
         self._model = Info("paellera_model", "The bundle and the datastore served.", registry=registry)
+        self._lost_lines = Counter(
+            "paellera_log_lines_lost", "Lines of the log that could not be written.", registry=registry
+        )
+        self._decoding = _DecodeCollector()
+        registry.register(self._decoding)
         for stage in STAGES:  # there from the start, so that a rate over them is never "no data"
             self._stage_seconds.labels(stage)
 
@@ -120,6 +158,9 @@ class Metrics:
         self._captions.inc(captions)
         self._tokens.inc(tokens)
 
+    def count_lost_line(self) -> None:
+        self._lost_lines.inc()
+
     def watch_queue(self, depth: Callable[[], float], oldest_age: Callable[[], float]) -> None:
         """`depth` gives how many requests wait, `oldest_age` since how many seconds the oldest does, or 0."""
         self._queue_depth.set_function(depth)
@@ -127,6 +168,9 @@ class Metrics:
 
     def watch_model(self, loaded: Callable[[], bool]) -> None:
         self._model_loaded.set_function(lambda: float(loaded()))
+
+    def watch_decoding(self, statistics: Callable[[], DecodeStatistics]) -> None:
+        self._decoding.statistics = statistics
 
     def describe_model(self, bundle: str, revision: str, datastore: str | None) -> None:
         """Call it again when one of them changes: the old values go away."""

@@ -16,6 +16,7 @@ from opentelemetry.trace import TracerProvider
 
 from app.errors import MissingPackageError
 from app.operations.access_log import QUIET_PATHS
+from app.request_path import request_path
 
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 _CLOSE_SECONDS = 3
@@ -88,4 +89,4 @@ def configured_provider(environment: Mapping[str, str] = os.environ) -> TracerPr
 
 
 def _is_quiet(scope: MutableMapping[str, Any]) -> bool:
-    return scope["path"] in QUIET_PATHS
+    return request_path(scope) in QUIET_PATHS

@@ -47,6 +47,10 @@ class Tokenizer:
         ids: list[list[int]] = self._processor.encode(normalised)
         return ids
 
+    def count(self, texts: Sequence[str]) -> list[int]:
+        """How many tokens each text has, without special tokens."""
+        return [len(ids) for ids in self.encode(texts)]
+
     def piece(self, token: int) -> str:
         """A token as it is written in the vocabulary; `▁` stands for the space before a word."""
         piece: str = self._processor.id_to_piece(token)
