@@ -20,7 +20,7 @@ from hostile.error_codes import status_of
 from hostile.inputs import CAPTIONED, CAPTIONS, CHAT, HostileClass, HostileInput
 from hostile.photos import photo
 
-SECONDS = 20  # for an answer; alone on its processors none takes two
+SECONDS = 20  # for an answer; the slowest took two on a busy machine
 MEMORY = 500_000_000  # bytes that images may take in a decode process
 MEMORY_WITHOUT_IMAGES = 150_000_000  # what Python and its libraries take there
 MEMORY_AT_REST = 400_000_000  # when it has no picture to decode
