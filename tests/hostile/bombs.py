@@ -76,7 +76,7 @@ def _pixel_bombs() -> Iterator[HostileInput]:
         yield HostileInput(f"TIFF {width}×{height}", tiff(width, height))
         yield HostileInput(f"BMP {width}×{height}", bmp(width, height))
         yield HostileInput(f"BMP upside down {width}×{height}", bmp(width, -height))
-    for width, height in ((65_535, 65_535), (65_500, 800), (800, 65_500), (4473, 4473)):
+    for width, height in ((65_535, 65_535), (65_500, 800), (800, 65_500), (5478, 5478)):
         yield HostileInput(f"JPEG {width}×{height}", jpeg_of(width, height))
         yield HostileInput(f"GIF {width}×{height}", gif_of(width, height))
     for width, height in ((16_384, 16_384), (16_777_215, 64), (60_000, 40_000)):
@@ -150,7 +150,7 @@ def _chunk_bombs() -> Iterator[HostileInput]:
 
 @hostile("floating-point pixels by the million, which need more memory than a decoder has", "image_too_large")
 def _memory_bombs() -> Iterator[HostileInput]:
-    floats = Image.new("F", (4400, 4400))
+    floats = Image.new("F", (5400, 5400))
     yield HostileInput("TIFF of floats", encode(floats, "TIFF", compression="tiff_deflate"))
 
 

@@ -40,7 +40,7 @@ The tests send the service what nobody sends by mistake: {inputs:,} inputs in {c
 the answers that its inputs get. They check that there are these answers and no others, never a 5xx, that
 each comes within seconds, that decode processes stay within their memory, and that after each class a good
 photo is captioned. 200 means that there is a picture, which is captioned. 422 is 400 in a chat. The limits
-are those of the tests: 4 MB and 20 megapixels an image, 12 MB a body, 500 MB for images in a decode process;
+are those of the tests: 4 MB and 30 megapixels an image, 12 MB a body, 500 MB for images in a decode process;
 the others are the defaults.
 """
 
