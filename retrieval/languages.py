@@ -5,6 +5,7 @@ region: `zh`, `fil`, `no`, `quz`. The module knows languages in general (CLDR da
 which of them a bundle can write is the bundle's business and is passed in.
 """
 
+import unicodedata
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -88,6 +89,9 @@ def _tag_of_name(tag: str) -> str:
         # langcodes finds a language for almost any two letters ("ee", "en" as names): names are longer, or
         # are written in another script ("中文").
         if len(tag) > _LONGEST_TAG or (tag.isascii() and len(tag) < 4):
+            return tag
+        # Names have no control characters; a NUL makes langcodes' table fail with a SystemError.
+        if any(unicodedata.category(character) in ("Cc", "Cs") for character in tag):
             return tag
         try:
             return langcodes.find(tag).to_tag()
