@@ -4,6 +4,7 @@ The heavy imports (torch, faiss) happen inside `load_model`, so that `paellera -
 small captioner of their own do not pay for them.
 """
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -72,6 +73,9 @@ def load_model(bundle: Path | None, datastore: Path | None, precision: Precision
 
     Raises BundleError or DatastoreError.
     """
+    # oneDNN keeps what it has compiled for the last 1,024 shapes: with batches of all sizes and lengths that
+    # takes hundreds of megabytes. It reads this at its first use.
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "256")
     import torch
 
     from models.bundle import Bundle, default_bundle
