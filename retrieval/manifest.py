@@ -20,6 +20,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError
 
 from retrieval.errors import DatastoreError
+from retrieval.files import open_regular
 
 FORMAT_VERSION = 1
 CURRENT = "CURRENT"
@@ -97,7 +98,7 @@ def content_hash(embedder: str, dimension: int, index: IndexSettings, files: dic
 
 def describe_file(path: Path) -> FileRecord:
     """Size and SHA-256 of a file. Raises OSError."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         return FileRecord(bytes=file.tell(), sha256=digest)
 
@@ -109,7 +110,7 @@ def live_version(datastore: Path) -> Path:
             f"there is no datastore at {datastore}: make one with `paellera datastore build`"
         )
     try:
-        with (datastore / CURRENT).open("rb") as file:
+        with open_regular(datastore / CURRENT) as file:
             name = file.read(256).decode("ascii", "replace").strip()
     except OSError as error:
         raise DatastoreError(
@@ -126,11 +127,19 @@ def live_version(datastore: Path) -> Path:
     return version
 
 
+def named_version(datastore: Path, name: str) -> Path:
+    """The folder of a version, live or not. Raises DatastoreError: there is none of that name."""
+    version = datastore / VERSIONS / name
+    if not _VERSION_NAME.fullmatch(name) or not version.is_dir():
+        raise DatastoreError(f"there is no version {name[:100]!r} in {datastore / VERSIONS}")
+    return version
+
+
 def read_manifest(version: Path) -> Manifest:
     """The manifest of a version folder, checked for form but not against the files. Raises DatastoreError."""
     path = version / MANIFEST
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             content = file.read(_LARGEST_MANIFEST + 1)
     except OSError as error:
         raise DatastoreError(
