@@ -17,8 +17,10 @@ from retrieval.datastore import Datastore
 from retrieval.languages import autonym, display_name
 
 # Told apart best, the first ones by people who see colours differently, too (Okabe and Ito 2008).
-_COLOURS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7b5ea7", "#a0522d")
-_COLOURS += ("#5f8f00", "#c0392b")
+_COLOURS = (
+    *("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00"),
+    *("#56b4e9", "#7b5ea7", "#a0522d", "#5f8f00", "#c0392b"),
+)
 
 
 def map_page(store: Datastore, projection: Projection, title: str) -> str:

@@ -23,6 +23,7 @@ from retrieval.manifest import (
     Manifest,
     live_version,
     named_version,
+    one_line,
     read_manifest,
     verify_files,
 )
@@ -120,22 +121,23 @@ class Datastore:
         cls, version: Path, root: Path | None, embedder_id: str | None, dimension: int | None
     ) -> "Datastore":
         named = version if root is None else root
+        again = "build it again with this bundle (`paellera datastore build`)"
         with while_opening(version):
             manifest = read_manifest(version)
             if root is not None and manifest.version != version.name:
                 raise DatastoreError(
-                    f"{version / MANIFEST} is that of version {manifest.version}: the files of versions were "
+                    f"{version / MANIFEST} is that of version {one_line(manifest.version)}: the files of versions were "
                     "mixed up; build the datastore again"
                 )
             if embedder_id is not None and manifest.embedder != embedder_id:
                 raise DatastoreError(
-                    f"the datastore {named} was built with the embedder {manifest.embedder}, this bundle has "
-                    f"{embedder_id}: build it again with this bundle (`paellera datastore build`)"
+                    f"the datastore {named} was built with the embedder {one_line(manifest.embedder)}, this "
+                    f"bundle has {embedder_id}: {again}"
                 )
             if dimension is not None and manifest.dimension != dimension:
                 raise DatastoreError(
                     f"the datastore {named} has vectors of {manifest.dimension} dimensions, this bundle's "
-                    f"have {dimension}: build it again with this bundle (`paellera datastore build`)"
+                    f"have {dimension}: {again}"
                 )
             verify_files(version, manifest)
             counts = manifest.counts

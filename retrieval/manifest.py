@@ -151,7 +151,8 @@ def read_manifest(version: Path) -> Manifest:
         parsed = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise DatastoreError(f"{path} is not JSON: {error}") from None
-    if isinstance(parsed, dict) and parsed.get("format_version") != FORMAT_VERSION:
+    # repr, because true equals 1.
+    if isinstance(parsed, dict) and repr(parsed.get("format_version")) != repr(FORMAT_VERSION):
         raise DatastoreError(
             f"{path} has format version {str(parsed.get('format_version'))[:20]}; this Paellera reads "
             f"{FORMAT_VERSION}: build the datastore again"
@@ -160,7 +161,7 @@ def read_manifest(version: Path) -> Manifest:
         manifest = Manifest.model_validate_json(content)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the document"
+        where = one_line(".".join(str(part) for part in first["loc"])) or "the document"
         raise DatastoreError(f"{path} is not a valid manifest: {where}: {first['msg']}") from None
     missing = {CAPTIONS, INDEX} - manifest.files.keys()
     if missing:
@@ -195,3 +196,8 @@ def verify_files(version: Path, manifest: Manifest) -> None:
             raise DatastoreError(f"{version / name} cannot be read: {error.strerror}") from None
         if found != record:
             raise DatastoreError(f"{version / name} is damaged: its SHA-256 is not the one in the manifest")
+
+
+def one_line(text: str) -> str:
+    """For a message: what stands in a file may have many lines or be very long."""
+    return " ".join(text.split())[:100]

@@ -223,7 +223,9 @@ def test_what_cannot_be_served_is_refused_once_and_the_old_goes_on(
             (tmp_path / "other" / "versions" / bad).rename(folder)
         if damage == "truncated":
             (folder / "index.faiss").write_bytes(b"IxFI")
-        (datastore / CURRENT).write_text("!" if damage == "current" else f"{bad}\n")
+        # In one step: an empty file would be another reason to refuse.
+        (tmp_path / CURRENT).write_text("!" if damage == "current" else f"{bad}\n")
+        (tmp_path / CURRENT).replace(datastore / CURRENT)
         wait_until(lambda: any(line["event"] == "datastore_refused" for line in logs))
         time.sleep(0.15)  # looks many times
         assert [line["event"] for line in logs].count("datastore_refused") == 1
@@ -299,7 +301,7 @@ def test_who_has_begun_with_a_version_ends_with_it(datastore: Path) -> None:
         asking = [threading.Thread(target=lambda: replies.append(caption(client))) for _ in range(4)]
         for thread in asking:
             thread.start()
-        wait_until(lambda: service.depth == 3)
+        wait_until(lambda: model.entered == 2 and len(service._batcher._jobs) == 3)
         swapping = threading.Thread(target=lambda: client.post("/v1/datastore/activate", headers=admin))
         swapping.start()
         time.sleep(0.1)

@@ -108,7 +108,7 @@ def test_an_opening_that_is_overtaken_opens_the_next_version(
     datastore: Path, versions: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """CURRENT was read; then another version is published and the one that was live is removed."""
-    published = []
+    published: list[str] = []
 
     def overtaken(version: Path) -> object:
         if not published:

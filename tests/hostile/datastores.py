@@ -12,7 +12,7 @@ import struct
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec
 
 import faiss
 import numpy as np
@@ -22,6 +22,7 @@ from retrieval.captions import SCHEMA
 
 ENTRIES, DIMENSION = 40, 32
 FILES = ("captions.arrow", "index.faiss")
+P = ParamSpec("P")
 Spoil = Callable[[Path], None]
 
 
@@ -44,7 +45,7 @@ def spoilt_datastores(other: Path) -> Iterator[SpoiltDatastore]:
     yield from _sealed_captions()
 
 
-def seal(version: Path, **changes: Any) -> None:
+def seal(version: Path, /, **changes: Any) -> None:
     """Makes sizes, hashes and the hash of the whole those of the files that are there."""
     manifest = json.loads((version / "manifest.json").read_text()) | changes
     for name in manifest["files"]:
@@ -58,6 +59,15 @@ def seal(version: Path, **changes: Any) -> None:
     }
     manifest["content_sha256"] = hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
     (version / "manifest.json").write_text(json.dumps(manifest))
+
+
+def _with(change: Callable[Concatenate[Path, P], None], *args: P.args, **options: P.kwargs) -> Spoil:
+    return lambda version: change(version, *args, **options)
+
+
+def _to(name: str, change: Callable[Concatenate[Path, P], None], *args: P.args, **options: P.kwargs) -> Spoil:
+    """Done to a file of the version."""
+    return lambda version: change(version / name, *args, **options)
 
 
 def _sealed(spoil: Spoil) -> Spoil:
@@ -86,22 +96,20 @@ def _damaged() -> Iterator[SpoiltDatastore]:
     for name in FILES:
         for number in range(20):
             position, bit = drawn.randrange(10**6), drawn.randrange(8)
-            yield SpoiltDatastore(
-                f"bit flip {number} in {name}", lambda v, n=name, p=position, b=bit: _flip(v / n, p, b)
-            )
+            yield SpoiltDatastore(f"bit flip {number} in {name}", _to(name, _flip, position, bit))
     for number in range(20):
         position, bit = drawn.randrange(10**6), drawn.randrange(8)
         yield SpoiltDatastore(  # a date, or who made it, is covered by no hash
             f"bit flip {number} in the manifest",
-            lambda v, p=position, b=bit: _flip(v / "manifest.json", p, b),
+            _to("manifest.json", _flip, position, bit),
             harmless=True,
         )
     for name in (*FILES, "manifest.json"):
-        for share in (0.0, 0.1, 0.5, 0.9, 0.999):
-            yield SpoiltDatastore(f"{name} cut to {share:.1%}", lambda v, n=name, s=share: _cut(v / n, s))
+        for share in (0.0, 0.1, 0.5, 0.9, 0.99):
+            yield SpoiltDatastore(f"{name} cut to {share:.1%}", _to(name, _cut, share))
     for name in FILES:
-        yield SpoiltDatastore(f"{name} with more behind it", lambda v, n=name: _append(v / n, b"\0"))
-        yield SpoiltDatastore(f"{name} of zeros", lambda v, n=name: _zero(v / n))
+        yield SpoiltDatastore(f"{name} with more behind it", _to(name, _append, b"\0"))
+        yield SpoiltDatastore(f"{name} of zeros", _to(name, _zero))
 
 
 def _append(path: Path, content: bytes) -> None:
@@ -116,11 +124,11 @@ def _mixed_up(other: Path) -> Iterator[SpoiltDatastore]:
     for names in (("captions.arrow",), ("index.faiss",), ("manifest.json",), FILES):
         yield SpoiltDatastore(
             f"{' and '.join(names)} of another version",
-            lambda v, n=names: _take(v, other, n),
+            _with(_take, other, names),
         )
     yield SpoiltDatastore(
         "a whole other version under this name",
-        lambda v: _take(v, other, [path.name for path in other.iterdir()]),
+        _with(_take, other, [path.name for path in other.iterdir()]),
     )
     yield SpoiltDatastore("captions and index exchanged", _exchange)
     yield SpoiltDatastore("captions and index exchanged, sealed", _sealed(_exchange))
@@ -148,7 +156,7 @@ def _odd_files() -> Iterator[SpoiltDatastore]:
     }
     for name in (*FILES, "manifest.json"):
         for what, make in makers.items():
-            yield SpoiltDatastore(f"{what} in place of {name}", lambda v, n=name, m=make: _put(v / n, m))
+            yield SpoiltDatastore(f"{what} in place of {name}", _to(name, _put, make))
 
 
 def _put(path: Path, make: Spoil) -> None:
@@ -163,18 +171,15 @@ def _manifests() -> Iterator[SpoiltDatastore]:
     for member in ("format_version", "dimension", "metric", "complete", "content_sha256", "index", "counts"):
         for number, value in enumerate(_ODD_VALUES):
             if (member, value) != ("complete", True):
-                yield SpoiltDatastore(
-                    f"manifest: {member}, value {number}", lambda v, m=member, x=value: _set(v, **{m: x})
-                )
+                yield SpoiltDatastore(f"manifest: {member}, value {number}", _with(_set, **{member: value}))
     for count in ("entries", "texts"):
         for value in (0, 1, ENTRIES + 1, 2**31, 2**62, 2**64, -1, "7", None):
-            yield SpoiltDatastore(
-                f"manifest: {count} {value}", lambda v, c=count, x=value: _set_count(v, c, x)
-            )
+            yield SpoiltDatastore(f"manifest: {count} {value}", _with(_set_count, count, value))
     for dimension in (1, 16, 64, 2**20, 2**31, 2**62):
-        yield SpoiltDatastore(
-            f"manifest: dimension {dimension}, sealed", lambda v, d=dimension: seal(v, dimension=d)
-        )
+        yield SpoiltDatastore(f"manifest: dimension {dimension}, sealed", _with(seal, dimension=dimension))
+    for member in ("embedder", "version"):
+        for number, text in enumerate(("another", "two\nlines", "x" * 100_000, "\0", "../../etc")):
+            yield SpoiltDatastore(f"manifest: {member}, text {number}, sealed", _with(seal, **{member: text}))
     contents: dict[str, bytes] = {
         "empty object": b"{}",
         "a list": b"[]",
@@ -191,16 +196,16 @@ def _manifests() -> Iterator[SpoiltDatastore]:
         "17 MiB of spaces": b" " * 17 * 2**20,
     }
     for name, content in contents.items():
-        yield SpoiltDatastore(f"manifest: {name}", lambda v, c=content: _overwrite(v / "manifest.json", c))
+        yield SpoiltDatastore(f"manifest: {name}", _to("manifest.json", _overwrite, content))
     for name in ("../captions.arrow", "/etc/passwd", "", ".hidden", "a/b", "a" * 300, "x\n"):
-        yield SpoiltDatastore(f"manifest: a file named {name[:20]!r}", lambda v, n=name: _add_file(v, n))
+        yield SpoiltDatastore(f"manifest: a file named {name[:20]!r}", _with(_add_file, name))
 
 
 def _overwrite(path: Path, content: bytes) -> None:
     path.write_bytes(content)
 
 
-def _set(version: Path, **changes: Any) -> None:
+def _set(version: Path, /, **changes: Any) -> None:
     path = version / "manifest.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
@@ -215,7 +220,7 @@ def _add_file(version: Path, name: str) -> None:
     _set(version, files=manifest["files"] | {name: {"bytes": 0, "sha256": "0" * 64}})
 
 
-_OTHER_INDEXES = ("HNSW8", "IVF4,Flat", "PQ4x4", "IDMap,Flat", "SQ8", "LSH", "PCA16,Flat", "IVF4,PQ4x4")
+_OTHER_INDEXES = ("HNSW8", "IVF4,Flat", "PQ4x4", "IDMap,Flat", "SQ8", "PCA16,Flat", "IVF4,PQ4x4")
 
 
 def _sealed_indexes() -> Iterator[SpoiltDatastore]:
@@ -229,33 +234,23 @@ def _sealed_indexes() -> Iterator[SpoiltDatastore]:
                 continue
             yield SpoiltDatastore(
                 f"index: {field} {value}, sealed",
-                lambda v, p=position, f=form, x=value: _patch(v, "index.faiss", p, struct.pack(f, x)),
+                _with(_patch, "index.faiss", position, struct.pack(form, value)),
             )
     for kind in _OTHER_INDEXES:
-        yield SpoiltDatastore(f"index: {kind} in place of a flat one, sealed", lambda v, k=kind: _index(v, k))
-    yield SpoiltDatastore("index: L2, sealed", lambda v: _index(v, "Flat", faiss.METRIC_L2))
+        yield SpoiltDatastore(f"index: {kind} in place of a flat one, sealed", _with(_index, kind))
+    yield SpoiltDatastore("index: L2, sealed", _with(_index, "Flat", faiss.METRIC_L2))
     for magic in (b"IxZZ", b"IHNf", b"IwFl", b"IxPT", b"IxMp", b"null", b"\x80\x04\x95\0", b"IBxF", b"IxRo"):
-        yield SpoiltDatastore(
-            f"index: begins with {magic!r}, sealed", lambda v, m=magic: _patch(v, "index.faiss", 0, m)
-        )
+        yield SpoiltDatastore(f"index: begins with {magic!r}, sealed", _with(_patch, "index.faiss", 0, magic))
     for share in (0.0, 0.001, 0.01, 0.5, 0.99):
-        yield SpoiltDatastore(
-            f"index: cut to {share:.1%}, sealed", _sealed(lambda v, s=share: _cut(v / "index.faiss", s))
-        )
-    for name, value in {
-        "NaN": np.nan,
-        "infinite": np.inf,
-        "zero": 0.0,
-        "huge": 1e30,
-        "denormal": 1e-42,
-    }.items():
-        yield SpoiltDatastore(f"index: vectors that are {name}, sealed", lambda v, x=value: _vectors(v, x))
+        yield SpoiltDatastore(f"index: cut to {share:.1%}, sealed", _sealed(_to("index.faiss", _cut, share)))
+    for filling in (np.nan, np.inf, 0.0, 1e30, 1e-42):
+        yield SpoiltDatastore(f"index: vectors of {filling}, sealed", _with(_vectors, filling))
     drawn = random.Random(6)
     for number in range(12):
         position, bit = drawn.randrange(45), drawn.randrange(8)
         yield SpoiltDatastore(  # the dummies of the header mean nothing
             f"index: bit flip {number} in the header, sealed",
-            _sealed(lambda v, p=position, b=bit: _flip(v / "index.faiss", p, b)),
+            _sealed(_to("index.faiss", _flip, position, bit)),
             harmless=True,
         )
 
@@ -268,10 +263,13 @@ def _patch(version: Path, name: str, position: int, content: bytes) -> None:
 
 
 def _index(version: Path, kind: str, metric: int = faiss.METRIC_INNER_PRODUCT) -> None:
-    vectors = np.random.default_rng(1).standard_normal((400, DIMENSION)).astype(np.float32)
+    vectors = np.random.default_rng(1).standard_normal((700, DIMENSION)).astype(np.float32)
     index = faiss.index_factory(DIMENSION, kind, metric)
     index.train(vectors)
-    index.add(vectors[:ENTRIES])
+    if kind.startswith("IDMap"):
+        index.add_with_ids(vectors[:ENTRIES], np.arange(ENTRIES))
+    else:
+        index.add(vectors[:ENTRIES])
     faiss.write_index(index, str(version / "index.faiss"))
     seal(version)
 
@@ -287,31 +285,29 @@ def _sealed_captions() -> Iterator[SpoiltDatastore]:
     for share in (0.0, 0.01, 0.3, 0.7, 0.99):
         yield SpoiltDatastore(
             f"captions: cut to {share:.1%}, sealed",
-            _sealed(lambda v, s=share: _cut(v / "captions.arrow", s)),
+            _sealed(_to("captions.arrow", _cut, share)),
         )
     for codec in ("zstd", "lz4"):
-        yield SpoiltDatastore(f"captions: {codec}, sealed", lambda v, c=codec: _rewrite(v, codec=c))
+        yield SpoiltDatastore(f"captions: {codec}, sealed", _with(_rewrite, codec=codec))
     yield SpoiltDatastore("captions: a bomb of zstd, sealed", _bomb)
     yield SpoiltDatastore("captions: a stream and no file, sealed", _as_stream)
     for name in ("entry", "entry_id", "language", "text", "source"):
-        yield SpoiltDatastore(f"captions: without {name}, sealed", lambda v, n=name: _without(v, n))
-        yield SpoiltDatastore(f"captions: a missing {name}, sealed", lambda v, n=name: _rewrite(v, missing=n))
-        if name != "source":
-            yield SpoiltDatastore(
-                f"captions: a buffer of {name} that is too short, sealed",
-                lambda v, n=name: _rewrite(v, short=n),
-            )
+        yield SpoiltDatastore(f"captions: without {name}, sealed", _with(_without, name))
+        yield SpoiltDatastore(f"captions: a missing {name}, sealed", _with(_rewrite, missing=name))
+    outside, descending = b"\xff\xff\xff\x7f", b"\0\0\0\x80"
     for name in ("entry_id", "language", "text"):
+        for what, word in {"point outside": outside, "go backwards": descending}.items():
+            yield SpoiltDatastore(
+                f"captions: offsets of {name} that {what}, sealed",
+                _with(_change_offset, name, word),
+            )
         yield SpoiltDatastore(
-            f"captions: offsets of {name} that point outside, sealed",
-            lambda v, n=name: _rewrite(v, offsets=n),
-        )
-        yield SpoiltDatastore(
-            f"captions: {name} that is no UTF-8, sealed", lambda v, n=name: _rewrite(v, not_utf8=n)
+            f"captions: {name} that is no UTF-8, sealed",
+            _with(_change_bytes, name),
         )
     for number in (-1, 1, 2**31 - 1):
         yield SpoiltDatastore(
-            f"captions: sources that number {number}, sealed", lambda v, n=number: _rewrite(v, source=n)
+            f"captions: sources that number {number}, sealed", _with(_rewrite, source=number)
         )
     for number, entries in enumerate(
         (
@@ -324,7 +320,7 @@ def _sealed_captions() -> Iterator[SpoiltDatastore]:
     ):
         yield SpoiltDatastore(
             f"captions: entries in disorder {number}, sealed",
-            lambda v, e=tuple(entries): _rewrite(v, entries=e),
+            _with(_rewrite, entries=tuple(entries)),
         )
     drawn = random.Random(7)
     for number in range(60):
@@ -332,14 +328,14 @@ def _sealed_captions() -> Iterator[SpoiltDatastore]:
         # Half in the schema and the first header, half in the footer: the rest is texts.
         yield SpoiltDatastore(
             f"captions: bit flip {number} in a header, sealed",
-            lambda v, w=where, b=bit, front=number % 2: _flip_header(v, w, b, bool(front)),
+            _with(_flip_header, where, bit, bool(number % 2)),
             harmless=True,
         )
     for number, value in enumerate((0x7FFFFFFF, 0xFFFFFFFF, 0x80000000)):
         for position in range(0, 40, 4):
             yield SpoiltDatastore(
                 f"captions: footer word {position}, value {number}, sealed",
-                lambda v, p=position, x=value: _patch_footer(v, p, x),
+                _with(_patch_footer, position, value),
                 harmless=True,
             )
 
@@ -391,6 +387,23 @@ def _bomb(version: Path) -> None:
     _write(version, pa.RecordBatch.from_arrays(columns, schema=SCHEMA), "zstd")
 
 
+def _change_offset(version: Path, column: str, word: bytes) -> None:
+    """Where one of the strings begins."""
+    _change_buffer(version, column, 1, lambda old: old[:40] + word + old[44:])
+
+
+def _change_bytes(version: Path, column: str) -> None:
+    _change_buffer(version, column, 2, lambda old: b"\xff" * len(old))
+
+
+def _change_buffer(version: Path, column: str, number: int, change: Callable[[bytes], bytes]) -> None:
+    """Changes a buffer inside the file: pyarrow itself would not write it."""
+    old = _read(version).column(column).buffers()[number].to_pybytes()
+    content = (version / "captions.arrow").read_bytes()
+    assert content.count(old) >= 1
+    _patch(version, "captions.arrow", content.index(old), change(old))
+
+
 def _sources(numbers: list[int]) -> Any:
     indices = pa.array(numbers, pa.int32())
     return pa.DictionaryArray.from_arrays(indices, pa.array(["a.jsonl"]), safe=False)
@@ -401,9 +414,6 @@ def _rewrite(
     *,
     codec: str | None = None,
     missing: str = "",
-    short: str = "",
-    offsets: str = "",
-    not_utf8: str = "",
     source: int = 0,
     entries: tuple[int, ...] | None = None,
 ) -> None:
@@ -423,16 +433,5 @@ def _rewrite(
             column = pa.Array.from_buffers(parts.type, rows, [present, *parts.buffers()[1:]], 1)
             if name == "source":
                 column = pa.DictionaryArray.from_arrays(column, pa.array(["a.jsonl"]))
-        if name in (offsets, not_utf8, short):
-            _, first, *rest = column.buffers()
-            if name == offsets:
-                first = pa.py_buffer(struct.pack("<i", 0) + struct.pack("<i", 2**31 - 1) * rows)
-            elif name == not_utf8:
-                rest = [pa.py_buffer(b"\xff" * len(rest[0]))]
-            elif rest:
-                rest = [pa.py_buffer(b"ab")]
-            else:
-                first = pa.py_buffer(b"\0" * 8)
-            column = pa.Array.from_buffers(column.type, rows, [None, first, *rest])
         columns.append(column)
     _write(version, pa.RecordBatch.from_arrays(columns, schema=SCHEMA), codec)
