@@ -25,7 +25,7 @@ const CELL = 24;  // pixels
 
 function place() {
   const scale = 0.46 * Math.min(width, height) * view.zoom, stretch = Math.max(1, Math.min(1.6, width / height));
-  radius = Math.min(7, Math.max(1, Math.min(4, 60 / Math.sqrt(points.length))) * Math.pow(view.zoom, 0.35));
+  radius = Math.min(7, Math.max(1, Math.min(5, 140 / Math.sqrt(points.length))) * Math.pow(view.zoom, 0.35));
   cells = new Map();
   for (const point of points) {
     const entry = data.entries[point.entry];

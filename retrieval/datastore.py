@@ -126,8 +126,8 @@ class Datastore:
             manifest = read_manifest(version)
             if root is not None and manifest.version != version.name:
                 raise DatastoreError(
-                    f"{version / MANIFEST} is that of version {one_line(manifest.version)}: the files of versions were "
-                    "mixed up; build the datastore again"
+                    f"{version / MANIFEST} is that of version {one_line(manifest.version)}: the files of "
+                    "versions were mixed up; build the datastore again"
                 )
             if embedder_id is not None and manifest.embedder != embedder_id:
                 raise DatastoreError(

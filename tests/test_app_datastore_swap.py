@@ -288,7 +288,7 @@ def test_where_current_cannot_be_written_the_old_version_stays(
 
 
 def test_who_has_begun_with_a_version_ends_with_it(datastore: Path) -> None:
-    """Two batches are under way or wait when the version changes: each reply is of one version."""
+    """A batch is under way and others wait when the version changes: each reply is of one version."""
     gate = threading.Event()
     with serving(datastore) as (client, admin):
         first = live_version(datastore).name
@@ -298,15 +298,19 @@ def test_who_has_begun_with_a_version_ends_with_it(datastore: Path) -> None:
         second = publish(datastore, rows("second"))
         replies: list[tuple[str, set[str]]] = []
         model.gate = gate
-        asking = [threading.Thread(target=lambda: replies.append(caption(client))) for _ in range(4)]
-        for thread in asking:
-            thread.start()
-        wait_until(lambda: model.entered == 2 and len(service._batcher._jobs) == 3)
-        swapping = threading.Thread(target=lambda: client.post("/v1/datastore/activate", headers=admin))
-        swapping.start()
-        time.sleep(0.1)
-        gate.set()
-        for thread in (*asking, swapping):
+        threads = [threading.Thread(target=lambda: replies.append(caption(client))) for _ in range(4)]
+        threads.append(threading.Thread(target=lambda: client.post("/v1/datastore/activate", headers=admin)))
+        try:
+            threads[0].start()
+            wait_until(lambda: model.entered == 2)  # the warm-up image was the first
+            for thread in threads[1:4]:
+                thread.start()
+            wait_until(lambda: len(service._batcher._jobs) == 3)
+            threads[4].start()
+            time.sleep(0.1)
+        finally:
+            gate.set()
+        for thread in threads:
             thread.join()
         assert replies == [(first, {"first"})] * 4
         assert caption(client) == (second, {"second"})
@@ -377,3 +381,19 @@ def test_a_hundred_swaps_under_load(datastore: Path) -> None:
     assert {version for version, _ in seen} == set(names)
     for version, ids in seen:
         assert ids == {names[version]}
+
+
+def test_replies_in_the_cache_are_those_of_the_version_served(datastore: Path) -> None:
+    with serving(datastore, cache_bytes=1_000_000) as (client, admin):
+        first = live_version(datastore).name
+        second = publish(datastore, rows("second"))
+
+        def ask() -> tuple[str, str]:
+            headers = client.post("/v1/captions", files={"image": PHOTO}).headers
+            return headers["x-paellera-datastore"], headers["x-cache"]
+
+        assert [ask(), ask()] == [(first, "miss"), (first, "hit")]
+        client.post("/v1/datastore/activate", headers=admin)
+        assert [ask(), ask()] == [(second, "miss"), (second, "hit")]
+        client.post("/v1/datastore/activate", headers=admin, json={"version": first})
+        assert ask() == (first, "hit")
