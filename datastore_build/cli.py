@@ -3,6 +3,7 @@
 The work is build.py's. `search` needs images and is in app/.
 """
 
+import io
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,17 +12,20 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.bar import Bar
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from datastore_build.activation import version_folders
 from datastore_build.build import IndexChoice, build_datastore
-from datastore_build.publish import version_folders
 from datastore_build.readers import SUPPORTED, open_sources
 from datastore_build.report import BuildProgress, BuildReport, RejectedRow, RejectedRowsError
 from datastore_build.worker import TextEmbedder
 from retrieval.errors import PaelleraError, UnknownLanguageError
 from retrieval.languages import display_name, normalise
 from retrieval.manifest import Manifest, live_version, read_manifest, verify_sizes
+
+_BAR_WIDTH = 32  # characters
 
 datastore_app = typer.Typer(
     name="datastore",
@@ -122,7 +126,7 @@ def info(
     ],
     as_json: JsonOption = False,
 ) -> None:
-    """Show what is in a datastore.
+    """Show what is in a datastore: its live version, with a histogram of its languages.
 
     \b
     Examples:
@@ -217,9 +221,18 @@ def _describe_manifest(manifest: Manifest, size: int, versions: list[str]) -> st
             for source in manifest.sources
         ),
         "languages",
-        *(
-            f"  {code:4} {display_name(code):24} {count:>12,}"
-            for code, count in manifest.counts.languages.items()
-        ),
+        *_language_bars(manifest.counts.languages),
     ]
     return "\n".join(lines)
+
+
+def _language_bars(languages: dict[str, int]) -> list[str]:
+    """A line a language: code, name, count and a bar as long as its share of the largest."""
+    most = max(languages.values(), default=0)
+    console = Console(width=_BAR_WIDTH, color_system=None, file=io.StringIO())
+    lines = []
+    for code, count in languages.items():
+        with console.capture() as bar:
+            console.print(Bar(max(most, 1), 0, count, width=_BAR_WIDTH), end="")
+        lines.append(f"  {code:4} {display_name(code):24} {count:>12,}  {bar.get()}".rstrip())
+    return lines

@@ -18,9 +18,9 @@ from typing import Self
 
 import faiss
 
+from datastore_build.activation import activate, sync, version_folders, write_synced
 from retrieval.errors import DatastoreError
 from retrieval.manifest import (
-    CURRENT,
     FORMAT_VERSION,
     MANIFEST,
     VERSIONS,
@@ -97,29 +97,13 @@ class Draft:
             complete=True,
         )
         for name in files:
-            _sync(self.folder / name)
-        _write_synced(self.folder / MANIFEST, manifest.model_dump_json(indent=2) + "\n")
-        _sync(self.folder)
+            sync(self.folder / name)
+        write_synced(self.folder / MANIFEST, manifest.model_dump_json(indent=2) + "\n")
+        sync(self.folder)
         self.folder.rename(self._datastore / VERSIONS / manifest.version)
-        _sync(self._datastore / VERSIONS)
+        sync(self._datastore / VERSIONS)
         activate(self._datastore, manifest.version)
         return manifest, False
-
-
-def activate(datastore: Path, version: str) -> None:
-    """Replaces CURRENT. Raises OSError."""
-    temporary = datastore / f".{CURRENT}-{os.getpid()}-{secrets.token_hex(4)}"
-    try:
-        _write_synced(temporary, version + "\n")
-        temporary.replace(datastore / CURRENT)
-    finally:
-        temporary.unlink(missing_ok=True)
-    _sync(datastore)
-
-
-def version_folders(datastore: Path) -> list[Path]:
-    """The published versions, oldest first; drafts are not among them."""
-    return sorted(path.parent for path in (datastore / VERSIONS).glob(f"[!.]*/{MANIFEST}"))
 
 
 def _version_with(datastore: Path, content: str) -> Manifest | None:
@@ -140,19 +124,3 @@ def _tool_version() -> str:
         return installed_version("paellera")
     except PackageNotFoundError:  # run from a checkout
         return "0+unknown"
-
-
-def _write_synced(path: Path, text: str) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync(path: Path) -> None:
-    """A file's bytes, or a folder's names, to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -90,6 +90,14 @@ class VectorIndex:
             tied = tied[scores[:, k - 1] - scores[:, -1] <= _ROUNDING]
         return best_scores, best
 
+    def vectors(self, entries: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """The vectors (n, E) of entries, each in [0, self.entries)."""
+        entries = np.ascontiguousarray(entries, np.int64)
+        if len(entries) and not 0 <= int(entries.min()) <= int(entries.max()) < self.entries:
+            raise IndexError(f"entries must be in [0, {self.entries})")  # faiss would read beyond its memory
+        found: npt.NDArray[np.float32] = self._index.reconstruct_batch(entries)
+        return found
+
     def _ranked(
         self, queries: npt.NDArray[np.float32], k: int
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:

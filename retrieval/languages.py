@@ -70,13 +70,19 @@ def match(tag: str, supported: Sequence[str]) -> str:
 
 
 def display_name(code: str) -> str:
-    """The English name: "uk" → "Ukrainian"."""
-    return langcodes.get(code).display_name("en")
+    """The English name: "uk" → "Ukrainian". What is no code, as in a hostile datastore, is its own name."""
+    try:
+        return langcodes.get(code).display_name("en")
+    except ValueError:  # LanguageTagError
+        return code
 
 
 def autonym(code: str) -> str:
-    """The language's name in itself: "uk" → "українська"."""
-    return langcodes.get(code).autonym()
+    """The language's name in itself: "uk" → "українська"; otherwise as `display_name`."""
+    try:
+        return langcodes.get(code).autonym()
+    except ValueError:  # LanguageTagError
+        return code
 
 
 @lru_cache(maxsize=1024)

@@ -20,6 +20,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError
 
 from retrieval.errors import DatastoreError
+from retrieval.files import open_regular
 
 FORMAT_VERSION = 1
 CURRENT = "CURRENT"
@@ -97,7 +98,7 @@ def content_hash(embedder: str, dimension: int, index: IndexSettings, files: dic
 
 def describe_file(path: Path) -> FileRecord:
     """Size and SHA-256 of a file. Raises OSError."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         return FileRecord(bytes=file.tell(), sha256=digest)
 
@@ -109,7 +110,7 @@ def live_version(datastore: Path) -> Path:
             f"there is no datastore at {datastore}: make one with `paellera datastore build`"
         )
     try:
-        with (datastore / CURRENT).open("rb") as file:
+        with open_regular(datastore / CURRENT) as file:
             name = file.read(256).decode("ascii", "replace").strip()
     except OSError as error:
         raise DatastoreError(
@@ -126,11 +127,19 @@ def live_version(datastore: Path) -> Path:
     return version
 
 
+def named_version(datastore: Path, name: str) -> Path:
+    """The folder of a version, live or not. Raises DatastoreError: there is none of that name."""
+    version = datastore / VERSIONS / name
+    if not _VERSION_NAME.fullmatch(name) or not version.is_dir():
+        raise DatastoreError(f"there is no version {name[:100]!r} in {datastore / VERSIONS}")
+    return version
+
+
 def read_manifest(version: Path) -> Manifest:
     """The manifest of a version folder, checked for form but not against the files. Raises DatastoreError."""
     path = version / MANIFEST
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             content = file.read(_LARGEST_MANIFEST + 1)
     except OSError as error:
         raise DatastoreError(
@@ -142,7 +151,8 @@ def read_manifest(version: Path) -> Manifest:
         parsed = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise DatastoreError(f"{path} is not JSON: {error}") from None
-    if isinstance(parsed, dict) and parsed.get("format_version") != FORMAT_VERSION:
+    # repr, because true equals 1.
+    if isinstance(parsed, dict) and repr(parsed.get("format_version")) != repr(FORMAT_VERSION):
         raise DatastoreError(
             f"{path} has format version {str(parsed.get('format_version'))[:20]}; this Paellera reads "
             f"{FORMAT_VERSION}: build the datastore again"
@@ -151,7 +161,7 @@ def read_manifest(version: Path) -> Manifest:
         manifest = Manifest.model_validate_json(content)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the document"
+        where = one_line(".".join(str(part) for part in first["loc"])) or "the document"
         raise DatastoreError(f"{path} is not a valid manifest: {where}: {first['msg']}") from None
     missing = {CAPTIONS, INDEX} - manifest.files.keys()
     if missing:
@@ -186,3 +196,8 @@ def verify_files(version: Path, manifest: Manifest) -> None:
             raise DatastoreError(f"{version / name} cannot be read: {error.strerror}") from None
         if found != record:
             raise DatastoreError(f"{version / name} is damaged: its SHA-256 is not the one in the manifest")
+
+
+def one_line(text: str) -> str:
+    """For a message: what stands in a file may have many lines or be very long."""
+    return " ".join(text.split())[:100]

@@ -11,9 +11,9 @@ import numpy.typing as npt
 import pytest
 from hashing_embedder import HashingEmbedder
 
+from datastore_build.activation import version_folders
 from datastore_build.build import build_datastore, windows
 from datastore_build.entries import Entry, EntryText
-from datastore_build.publish import version_folders
 from datastore_build.report import BuildProgress, RejectedRowsError
 from retrieval.datastore import Datastore
 from retrieval.errors import DatastoreError

@@ -1,4 +1,4 @@
-"""`paellera datastore`: build and info of datastore_build, and `search`, which needs the service's parts."""
+"""`paellera datastore`: the commands of datastore_build, and `search`, which needs the service's parts."""
 
 import json
 from pathlib import Path
@@ -19,6 +19,8 @@ from datastore_build.cli import (
     one_line_errors,
     open_embedder,
 )
+from datastore_build.map_command import draw_map
+from datastore_build.version_commands import activate, gc, rollback, verify
 from retrieval.datastore import Datastore
 from retrieval.errors import DatastoreError, InvalidImageError
 
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 
 datastore_app = typer.Typer(
     name="datastore",
-    help="Build, inspect and search datastores: the captions that are retrieved for an image.",
+    help="Build, inspect, search and exchange datastores: the captions that are retrieved for an image.",
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -35,6 +37,9 @@ datastore_app = typer.Typer(
 )
 datastore_app.command()(build)
 datastore_app.command()(info)
+for command in (activate, rollback, gc, verify):
+    datastore_app.command()(command)
+datastore_app.command("map")(draw_map)
 
 
 @datastore_app.command()
