@@ -13,11 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from retrieval.captions import CaptionTable, CaptionText
+from retrieval.deleted import LiveIndex, read_deleted
 from retrieval.errors import DatastoreError
 from retrieval.index import VectorIndex
 from retrieval.manifest import (
     CAPTIONS,
     CURRENT,
+    DELETED,
     INDEX,
     MANIFEST,
     Manifest,
@@ -66,11 +68,19 @@ class Neighbour:
 class Datastore:
     """The captions and the index of one version."""
 
-    def __init__(self, folder: Path, manifest: Manifest, captions: CaptionTable, index: VectorIndex) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        manifest: Manifest,
+        captions: CaptionTable,
+        index: VectorIndex,
+        deleted: npt.NDArray[np.int64] | None = None,
+    ) -> None:
+        """deleted: the numbers of the entries that no search may find, sorted."""
         self.folder = folder  # of the version
         self.manifest = manifest
         self._captions = captions
-        self._index = index
+        self._index = index if deleted is None else LiveIndex(index, deleted)
 
     @classmethod
     def open(
@@ -96,13 +106,16 @@ class Datastore:
                 f"{dimension}: build it again with this bundle (`paellera datastore build`)"
             )
         verify_files(version, manifest)
-        counts = manifest.counts
-        captions = CaptionTable.open(version / CAPTIONS, entries=counts.entries, texts=counts.texts)
-        index = VectorIndex.read(version / INDEX, dimension=manifest.dimension, entries=counts.entries)
-        return cls(version, manifest, captions, index)
+        stored = manifest.stored_entries
+        captions = CaptionTable.open(version / CAPTIONS, entries=stored, texts=manifest.stored_texts)
+        index = VectorIndex.read(version / INDEX, dimension=manifest.dimension, entries=stored)
+        deleted = None
+        if manifest.deleted is not None:
+            deleted = read_deleted(version / DELETED, entries=stored, deleted=manifest.deleted.entries)
+        return cls(version, manifest, captions, index, deleted)
 
     def __len__(self) -> int:
-        """The number of entries."""
+        """The number of entries, without deleted ones."""
         return self._index.entries
 
     @property

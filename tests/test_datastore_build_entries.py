@@ -1,4 +1,5 @@
-from datastore_build.entries import DigestSet, Entry, EntryText, group_rows
+from datastore_build.digests import DigestSet
+from datastore_build.entries import Entry, EntryText, group_rows
 from datastore_build.rows import Reject, Row
 
 

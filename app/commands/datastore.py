@@ -1,4 +1,4 @@
-"""`paellera datastore`: build and info of datastore_build, and `search`, which needs the service's parts."""
+"""`paellera datastore`: the commands of datastore_build, and `search`, which needs the service's parts."""
 
 import json
 from pathlib import Path
@@ -10,15 +10,9 @@ import typer
 
 from app.images import decode_image
 from app.schemas import NeighbourItem
-from datastore_build.cli import (
-    BundleOption,
-    JsonOption,
-    build,
-    info,
-    language_tag,
-    one_line_errors,
-    open_embedder,
-)
+from datastore_build.cli import build, info, one_line_errors, open_embedder
+from datastore_build.cli_changes import add, compact, delete, merge
+from datastore_build.cli_options import BundleOption, JsonOption, language_tag
 from retrieval.datastore import Datastore
 from retrieval.errors import DatastoreError, InvalidImageError
 
@@ -34,6 +28,10 @@ datastore_app = typer.Typer(
     rich_markup_mode=None,
 )
 datastore_app.command()(build)
+datastore_app.command()(add)
+datastore_app.command()(delete)
+datastore_app.command()(compact)
+datastore_app.command()(merge)
 datastore_app.command()(info)
 
 
