@@ -9,6 +9,7 @@ from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,10 @@ from datastore_build.spill import SpilledPairs
 from retrieval.errors import DatastoreError
 from retrieval.near_duplicates import SIMILARITY, character_trigrams, jaccard
 
-_PART = 2**20  # pairs of numbers that are sorted at once, about; 16 MB
+_PART = 2**18  # pairs of numbers that are sorted at once, about; 4 MB
 _MOST_PARTS = 256
 _SHOWN = 10
+_REMEMBERED = 4096  # texts
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ def _candidates(rows: "_Rows", folder: Path, on_progress: Callable[[float], None
             pairs = np.stack([hashed.reshape(-1), numbers], axis=1)
             keys.add(_share(pairs[:, 0], parts), pairs)
             on_progress(0.8 * (start + len(texts)) / rows.count)
-        parts_of_rows = min(-(-rows.count // _PART), _MOST_PARTS)
+        parts_of_rows = min(-(-rows.count * KEYS // _PART), _MOST_PARTS)
         candidates = SpilledPairs(folder / "candidates", parts_of_rows)
         for part in keys.parts:
             pairs = keys.take(part)
@@ -111,27 +113,35 @@ def _compare(
     result = DuplicateSearch()
     duplicates: dict[int, int] = {}  # of the current entry: row → entry that it equals
     current = -1
+
+    @lru_cache(maxsize=_REMEMBERED)  # the first text with a key is asked for again and again
+    def trigrams_of(row: int) -> frozenset[str]:
+        return character_trigrams(rows.value("text", row))
+
+    def nearly_equal(earlier: int, trigrams: frozenset[str]) -> bool:
+        others = trigrams_of(earlier)
+        alike = min(len(trigrams), len(others)) >= SIMILARITY * max(len(trigrams), len(others))
+        return alike and jaccard(trigrams, others) >= SIMILARITY
+
     for part in candidates.parts:
         pairs = candidates.take(part).astype(np.int64)
         bounds = np.flatnonzero(np.diff(pairs[:, 0], prepend=-1))
         for start, stop in pairwise([*bounds.tolist(), len(pairs)]):
             row = int(pairs[start, 0])
-            entry, entry_id, language, text = rows[row]
+            entry = rows.entry(row)
             if entry < first_entry:
                 continue
             if entry != current:
                 _close(rows, current, duplicates, result)
                 current, duplicates = entry, {}
-            trigrams = character_trigrams(text)
+            trigrams = character_trigrams(rows.value("text", row))
             for earlier in pairs[start:stop, 1].tolist():
-                other, other_id, other_language, other_text = rows[earlier]
-                if result.is_duplicate(other) or other_language != language:
-                    continue  # it will be left out itself, and so is no reason to leave out another
-                if jaccard(trigrams, character_trigrams(other_text)) >= SIMILARITY:
-                    duplicates[row] = other
-                    result.texts[language] += 1
+                # What will be left out itself is no reason to leave out another.
+                if nearly_equal(earlier, trigrams) and not result.is_duplicate(rows.entry(earlier)):
+                    duplicates[row] = rows.entry(earlier)
+                    result.texts[rows.value("language", row)] += 1
                     if len(result.first) < _SHOWN:
-                        result.first.append(SimilarTexts(entry_id, text, other_id, other_text))
+                        result.first.append(SimilarTexts(*rows.id_and_text(row), *rows.id_and_text(earlier)))
                     break
         on_progress((part + 1) / len(candidates.parts))
     _close(rows, current, duplicates, result)
@@ -150,6 +160,7 @@ class _Rows:
 
     def __init__(self, reader: Any) -> None:
         self._batches = [reader.get_batch(number) for number in range(reader.num_record_batches)]
+        self._entries = [batch.column("entry").to_numpy() for batch in self._batches]
         self._starts = [0]
         for batch in self._batches:
             self._starts.append(self._starts[-1] + batch.num_rows)
@@ -160,18 +171,25 @@ class _Rows:
         for start, batch in zip(self._starts, self._batches, strict=False):
             yield start, batch.column("language").to_pylist(), batch.column("text").to_pylist()
 
-    def __getitem__(self, row: int) -> tuple[int, str, str, str]:
-        """entry, entry_id, language, text."""
+    def entry(self, row: int) -> int:
         batch, place = self._find(row)
-        values = [batch.column(name)[place].as_py() for name in ("entry", "entry_id", "language", "text")]
-        return values[0], values[1], values[2], values[3]
+        return int(self._entries[batch][place])
+
+    def value(self, column: str, row: int) -> str:
+        batch, place = self._find(row)
+        value: str = self._batches[batch].column(column)[place].as_py()
+        return value
+
+    def id_and_text(self, row: int) -> tuple[str, str]:
+        return self.value("entry_id", row), self.value("text", row)
 
     def texts_of(self, entry: int, row: int) -> int:
         """How many texts an entry has; `row` is one of them, and all are in one batch."""
-        column = self._find(row)[0].column("entry").to_numpy()
-        first, last = np.searchsorted(column, [entry, entry + 1])
+        batch, _ = self._find(row)
+        first, last = np.searchsorted(self._entries[batch], [entry, entry + 1])
         return int(last - first)
 
-    def _find(self, row: int) -> tuple[Any, int]:
+    def _find(self, row: int) -> tuple[int, int]:
+        """The batch that holds a row, and its place in it."""
         number = bisect_right(self._starts, row) - 1
-        return self._batches[number], row - self._starts[number]
+        return number, row - self._starts[number]

@@ -6,6 +6,9 @@ tells the language model no more than one with it once.
 
 import unicodedata
 
+import regex
+
+_OTHERS = regex.compile(r"[^\p{L}\p{M}\p{N}]+")  # marks stay: in Hindi and Arabic they are vowels
 SIMILARITY = 0.8  # Jaccard similarity of the character trigrams from which two texts count as one
 
 
@@ -34,9 +37,7 @@ def character_trigrams(text: str) -> frozenset[str]:
 def fold(text: str) -> str:
     """The text without case, punctuation and compatibility forms, one space at each end."""
     folded = unicodedata.normalize("NFKC", text).casefold()
-    # Marks stay: in Hindi and Arabic they are vowels.
-    letters = "".join(c if unicodedata.category(c)[0] in "LMN" else " " for c in folded).split()
-    return f" {' '.join(letters) or text} "
+    return f" {_OTHERS.sub(' ', folded).strip() or text} "
 
 
 def jaccard(a: frozenset[str], b: frozenset[str]) -> float:

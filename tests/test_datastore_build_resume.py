@@ -1,9 +1,15 @@
+import errno
+import gzip
+import hashlib
 import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import pytest
 from hashing_embedder import HashingEmbedder
 from killed_builds import OPTIONS, names
@@ -11,19 +17,22 @@ from killed_builds import OPTIONS, names
 from datastore_build.build import add_to_datastore, build_datastore
 from datastore_build.draft import open_draft
 from datastore_build.publish import version_folders
+from datastore_build.shards import EmbeddingShards
 from retrieval.datastore import Datastore
 from retrieval.errors import DatastoreError
 from retrieval.manifest import CURRENT, read_manifest
 
+ADDING = ("staged-and-noted", "shard-noted", "renamed", "live")
 ENTRIES = 1100  # four shards of 300; some are near duplicates
 
 
 def _write_source(path: Path) -> Path:
     rows: list[dict[str, object]] = []
     for number in range(ENTRIES):
-        texts = {"en": f"a photo of thing {number * 7919} beside {number * number}"}
+        words = hashlib.sha256(str(number).encode()).hexdigest()
+        texts = {"en": f"a photo of {words[:9]} beside {words[9:20]}"}
         if number % 3 == 0:
-            texts["de"] = f"ein Foto von Ding {number * 104729}"
+            texts["de"] = f"ein Foto von {words[20:40]}"
         rows.append({"id": f"e{number}", "texts": texts})
         if number % 100 == 50:
             rows.append({"id": f"d{number}", "text": texts["en"].upper()})
@@ -47,12 +56,12 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "datastore"
 
 
-def _kill(source: Path, folder: Path, *options: str) -> None:
+def _kill(source: Path, folder: Path, command: str, moments: Sequence[str]) -> None:
     program = Path(__file__).with_name("killed_builds.py")
     paths = [str(program.parent), str(program.parent.parent)]
     code = f"import sys; sys.path[:0] = {paths!r}; import killed_builds; killed_builds.main()"
-    command = [sys.executable, "-c", code, str(source), str(folder), *options]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    arguments = [sys.executable, "-c", code, str(source), str(folder), command, *moments]
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=120, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
@@ -62,16 +71,16 @@ def killed(tmp_path_factory: pytest.TempPathFactory, source: Path, base: Path) -
     folder = tmp_path_factory.mktemp("killed")
     for name in names():
         shutil.copytree(base, folder / name)
-    _kill(source, folder)
+    _kill(source, folder, "build", names())
     return folder
 
 
 @pytest.fixture(scope="module")
 def killed_adding(tmp_path_factory: pytest.TempPathFactory, source: Path, base: Path) -> Path:
     folder = tmp_path_factory.mktemp("killed-adding")
-    for name in names():
+    for name in ADDING:
         shutil.copytree(base, folder / name)
-    _kill(source, folder, "--base")
+    _kill(source, folder, "add", ADDING)
     return folder
 
 
@@ -112,7 +121,7 @@ def test_a_build_that_was_killed_goes_on_to_the_same_version(
         assert report.resumed
 
 
-@pytest.mark.parametrize("moment", ["staged-and-noted", "shard-noted", "indexed", "renamed", "live"])
+@pytest.mark.parametrize("moment", ADDING)
 def test_adding_that_was_killed_goes_on(moment: str, killed_adding: Path, source: Path, base: Path) -> None:
     whole = killed_adding / f"{moment}-whole"
     shutil.copytree(base, whole)
@@ -205,3 +214,40 @@ def test_the_draft_of_a_build_that_runs_is_left_alone(tmp_path: Path, source: Pa
         assert running.folder.is_dir()
         assert [folder.name for folder in version_folders(tmp_path)] == [report.version]
         assert read_manifest(Path(report.path)).counts.entries == ENTRIES - 1
+
+
+def test_a_disk_that_fills_up_is_one_clear_error_and_what_is_embedded_is_kept(
+    tmp_path: Path, source: Path, base: Path, expected: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "out"
+    shutil.copytree(base, output)
+    write = EmbeddingShards.write
+
+    def full(shards: EmbeddingShards, number: int, vectors: npt.NDArray[np.float32]) -> None:
+        if number == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(shards, number, vectors)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(EmbeddingShards, "write", full)
+        with pytest.raises(
+            DatastoreError, match=r"No space left on device\. Nothing was published, and .*--resume"
+        ):
+            build_datastore([source], output, HashingEmbedder(), **OPTIONS)
+    assert (output / CURRENT).read_text() == (base / CURRENT).read_text()
+    Datastore.open(output)
+    report = build_datastore([source], output, HashingEmbedder(), resume=True, **OPTIONS)
+    assert report.embedded == ENTRIES - 1 - 600
+    assert _published(output) == expected
+
+
+def test_a_source_that_breaks_off_is_one_clear_error(tmp_path: Path, source: Path, base: Path) -> None:
+    output = tmp_path / "out"
+    shutil.copytree(base, output)
+    whole = gzip.compress(source.read_bytes())
+    (tmp_path / "cut.jsonl.gz").write_bytes(whole[: len(whole) // 2])
+    embedder = HashingEmbedder()
+    with pytest.raises(DatastoreError, match=r"cannot read .*cut\.jsonl\.gz after line \d+"):
+        build_datastore([source, tmp_path / "cut.jsonl.gz"], output, embedder, **OPTIONS)
+    assert embedder.batches == []  # it is found before anything is embedded
+    assert sorted(path.name for path in (output / "versions").iterdir()) == [Datastore.open(output).version]
