@@ -100,7 +100,7 @@ def build_datastore(
                 sources=staged.source_records,
             )
     except OSError as error:
-        kept = ", and what is embedded is kept: --resume goes on" if draft and draft.root.exists() else ""
+        kept = _kept(draft) if draft and draft.root.exists() else ""
         raise DatastoreError(
             f"cannot write the datastore {output}: {error.strerror or error}. Nothing was published{kept}"
         ) from None
@@ -198,7 +198,12 @@ def _embed(
         report(BuildProgress(done / max(count, 1), staged.rows, texts, staged.rejected))
 
     captions = CaptionsFile(draft.folder / CAPTIONS)
-    return shards, embed_shards(shards, captions, staged.base_entries, EmbeddingWorker(embedder), on_entries)
+    worker = EmbeddingWorker(embedder)
+    try:
+        return shards, embed_shards(shards, captions, staged.base_entries, worker, on_entries)
+    except (MemoryError, RuntimeError) as error:  # out of memory, on a GPU too
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DatastoreError(f"embedding failed: {reason}. Nothing was published{_kept(draft)}") from error
 
 
 def _indexing(vectors: VectorSource, staged: Staged, report: OnProgress) -> Callable[[int], None]:
@@ -207,6 +212,10 @@ def _indexing(vectors: VectorSource, staged: Staged, report: OnProgress) -> Call
         report(BuildProgress(done / max(vectors.count, 1), staged.rows, texts, staged.rejected, "indexing"))
 
     return on_rows
+
+
+def _kept(draft: Draft) -> str:
+    return ", and what is embedded is kept: --resume goes on" if draft.holds_vectors else ""
 
 
 def _quiet(progress: BuildProgress) -> None:

@@ -18,6 +18,7 @@ from hashing_embedder import HashingEmbedder
 from datastore_build import build, draft, publish, shards, staging
 from datastore_build.part import Part
 from datastore_build.report import BuildProgress
+from datastore_build.writer import CaptionsWriter
 
 SHARD_ENTRIES = 300
 OPTIONS: dict[str, Any] = {"near_duplicates": "drop", "shard_entries": SHARD_ENTRIES}
@@ -26,11 +27,11 @@ OPTIONS: dict[str, Any] = {"near_duplicates": "drop", "shard_entries": SHARD_ENT
 MOMENTS: dict[str, tuple[Any, str, int, str]] = {
     "draft-made": (draft, "_create", 1, "after"),
     "state-half-written": (draft, "write_synced", 1, "after"),
-    "reading-begun": (staging.CaptionsWriter, "add", 1, "after"),
-    "reading": (staging.CaptionsWriter, "add", 2, "after"),
-    "captions-written": (staging.CaptionsWriter, "finish", 1, "after"),
+    "reading-begun": (CaptionsWriter, "add", 1, "after"),
+    "reading": (CaptionsWriter, "add", 2, "after"),
+    "captions-written": (CaptionsWriter, "finish", 1, "after"),
     "duplicates-found": (staging, "find_near_duplicates", 1, "after"),
-    "duplicates-half-left-out": (staging.CaptionsWriter, "finish", 2, "before"),
+    "duplicates-half-left-out": (CaptionsWriter, "finish", 2, "before"),
     "staged": (draft.Draft, "save_state", 2, "before"),
     "staged-and-noted": (draft.Draft, "save_state", 2, "after"),
     "first-shard": (shards.EmbeddingShards, "write", 1, "before"),

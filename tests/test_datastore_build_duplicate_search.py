@@ -56,7 +56,7 @@ def test_it_finds_most_of_what_comparing_all_with_all_finds(
     monkeypatch.setattr(duplicate_search, "_PART", 400)  # so that there are many parts
     draw = random.Random(5)
     words = ["dog", "cat", "beach", "red", "bus", "tree", "woman", "man", "kite", "runs", "old", "street"]
-    texts = []
+    texts: list[str] = []
     for _ in range(500):
         text = " ".join(draw.choices(words, k=8))
         if texts and draw.random() < 0.2:

@@ -137,13 +137,13 @@ def _die(source: Path, output: Path) -> Path:
     """A build that fails after its second shard; its draft."""
 
     class Failing(HashingEmbedder):
-        def embed_texts(self, texts: object) -> object:  # type: ignore[override]
+        def embed_texts(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
             if len(self.batches) == 3:
                 raise KeyboardInterrupt
-            return super().embed_texts(texts)  # type: ignore[arg-type]
+            return super().embed_texts(texts)
 
     with pytest.raises(KeyboardInterrupt):
-        build_datastore([source], output, Failing(), **OPTIONS)  # type: ignore[arg-type]
+        build_datastore([source], output, Failing(), **OPTIONS)
     (draft,) = (output / "versions").glob(".tmp-*")
     return draft
 
@@ -251,3 +251,18 @@ def test_a_source_that_breaks_off_is_one_clear_error(tmp_path: Path, source: Pat
         build_datastore([source, tmp_path / "cut.jsonl.gz"], output, embedder, **OPTIONS)
     assert embedder.batches == []  # it is found before anything is embedded
     assert sorted(path.name for path in (output / "versions").iterdir()) == [Datastore.open(output).version]
+
+
+def test_an_embedder_out_of_memory_is_one_clear_error(
+    tmp_path: Path, source: Path, expected: dict[str, bytes]
+) -> None:
+    class Failing(HashingEmbedder):
+        def embed_texts(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+            if len(self.batches) == 2:
+                raise RuntimeError("DefaultCPUAllocator: can't allocate memory\nand much more")
+            return super().embed_texts(texts)
+
+    with pytest.raises(DatastoreError, match=r"^embedding failed: .*memory\. Nothing .*--resume goes on$"):
+        build_datastore([source], tmp_path / "out", Failing(), **OPTIONS)
+    build_datastore([source], tmp_path / "out", HashingEmbedder(), resume=True, **OPTIONS)
+    assert _published(tmp_path / "out") == expected

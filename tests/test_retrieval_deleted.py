@@ -11,8 +11,10 @@ from retrieval.index import VectorIndex
 
 
 def _vectors(rows: int, seed: int) -> npt.NDArray[np.float32]:
-    drawn = np.random.default_rng(seed).normal(size=(rows, 8)).astype(np.float32)
-    return drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
+    drawn = np.random.default_rng(seed).normal(size=(rows, 8))
+    vectors: npt.NDArray[np.float32] = drawn.astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors
 
 
 def _index(vectors: npt.NDArray[np.float32]) -> VectorIndex:
