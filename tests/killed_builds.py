@@ -20,7 +20,7 @@ from datastore_build.part import Part
 from datastore_build.report import BuildProgress
 from datastore_build.writer import CaptionsWriter
 
-SHARD_ENTRIES = 300
+SHARD_ENTRIES = 150
 OPTIONS: dict[str, Any] = {"near_duplicates": "drop", "shard_entries": SHARD_ENTRIES}
 
 # name → (module or class, function, which call, before or after it)
@@ -48,7 +48,7 @@ MOMENTS: dict[str, tuple[Any, str, int, str]] = {
     "in-a-window": (HashingEmbedder, "embed_texts", 2, "before"),
 }
 # Of the reports of progress, these.
-MOMENTS_OF_PROGRESS = (2, 3, 5, 7, 8, 11)
+MOMENTS_OF_PROGRESS = (2, 3, 5, 7, 8, 10)
 
 
 def kill_at(target: Any, name: str, call: int, when: str) -> None:

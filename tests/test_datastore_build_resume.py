@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from hashing_embedder import HashingEmbedder
-from killed_builds import OPTIONS, names
+from killed_builds import OPTIONS, SHARD_ENTRIES, names
 
 from datastore_build.build import add_to_datastore, build_datastore
 from datastore_build.draft import open_draft
@@ -23,7 +23,7 @@ from retrieval.errors import DatastoreError
 from retrieval.manifest import CURRENT, read_manifest
 
 ADDING = ("staged-and-noted", "shard-noted", "renamed", "live")
-ENTRIES = 1100  # four shards of 300; some are near duplicates
+ENTRIES = 560  # four shards; some are near duplicates
 
 
 def _write_source(path: Path) -> Path:
@@ -94,7 +94,7 @@ def expected(tmp_path_factory: pytest.TempPathFactory, source: Path) -> dict[str
     output = tmp_path_factory.mktemp("expected")
     report = build_datastore([source], output, HashingEmbedder(), **OPTIONS)
     assert report.near_duplicates is not None
-    assert report.near_duplicates.entries == 11
+    assert report.near_duplicates.entries == 6
     assert report.entries == ENTRIES - 1
     return _published(output)
 
@@ -112,12 +112,12 @@ def test_a_build_that_was_killed_goes_on_to_the_same_version(
     report = build_datastore([source], output, embedder, resume=True, **OPTIONS)
     assert _published(output) == expected
     assert report.entries == ENTRIES - 1
-    assert report.rows == report.published + report.rejected == 1111
+    assert report.rows == report.published + report.rejected == 566
     versions = sorted(path.name for path in (output / "versions").iterdir())
     assert versions == sorted([live.strip(), report.version])  # nothing is left behind
     whole = {"shard-noted": 2, "all-embedded": 4, "indexed": 4, "renamed": 4}
     if moment in whole:
-        assert report.embedded == max(ENTRIES - 1 - 300 * whole[moment], 0)
+        assert report.embedded == max(ENTRIES - 1 - SHARD_ENTRIES * whole[moment], 0)
         assert report.resumed
 
 
@@ -154,7 +154,7 @@ def test_resuming_embeds_nothing_twice(tmp_path: Path, source: Path, expected: d
     report = build_datastore([source], tmp_path / "out", embedder, resume=True, **OPTIONS)
     done = ENTRIES - 1 - report.embedded
     assert done > 0
-    assert done % 300 == 0
+    assert done % SHARD_ENTRIES == 0
     assert _published(tmp_path / "out") == expected
 
 
@@ -237,7 +237,7 @@ def test_a_disk_that_fills_up_is_one_clear_error_and_what_is_embedded_is_kept(
     assert (output / CURRENT).read_text() == (base / CURRENT).read_text()
     Datastore.open(output)
     report = build_datastore([source], output, HashingEmbedder(), resume=True, **OPTIONS)
-    assert report.embedded == ENTRIES - 1 - 600
+    assert report.embedded == ENTRIES - 1 - 2 * SHARD_ENTRIES
     assert _published(output) == expected
 
 
