@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
+from datastore_build.disk import sync, write_synced
 from retrieval.errors import DatastoreError
 from retrieval.files import open_regular
 from retrieval.manifest import CURRENT, MANIFEST, VERSIONS, live_version, named_version
@@ -144,20 +145,3 @@ def _replace(path: Path, text: str) -> None:
     finally:
         temporary.unlink(missing_ok=True)
     sync(path.parent)
-
-
-def write_synced(path: Path, text: str) -> None:
-    """Raises OSError."""
-    with path.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def sync(path: Path) -> None:
-    """A file's bytes, or a folder's names, to the disk. Raises OSError."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -5,24 +5,36 @@ The work is build.py's. `search` needs images and is in app/.
 
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.bar import Bar
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from datastore_build.activation import version_folders
 from datastore_build.build import IndexChoice, build_datastore
+from datastore_build.build_state import QualityFilters
+from datastore_build.cli_options import (
+    BundleOption,
+    CheckLanguageOption,
+    JsonOption,
+    LanguageOption,
+    MaxCharactersOption,
+    MaxWordsOption,
+    MinCharactersOption,
+    MinWordsOption,
+    NearDuplicatesOption,
+    ResumeOption,
+    StrictOption,
+)
+from datastore_build.cli_report import print_rejects, print_report, progress_bar
 from datastore_build.readers import SUPPORTED, open_sources
-from datastore_build.report import BuildProgress, BuildReport, RejectedRow, RejectedRowsError
+from datastore_build.report import RejectedRowsError
 from datastore_build.worker import TextEmbedder
-from retrieval.errors import PaelleraError, UnknownLanguageError
-from retrieval.languages import display_name, normalise
+from retrieval.errors import PaelleraError
+from retrieval.languages import display_name
 from retrieval.manifest import Manifest, live_version, read_manifest, verify_sizes
 
 _BAR_WIDTH = 32  # characters
@@ -36,14 +48,6 @@ datastore_app = typer.Typer(
     rich_markup_mode=None,
 )
 
-BundleOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--bundle", metavar="DIR", help="The bundle whose embedder is used. Default: the built-in one."
-    ),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
-
 
 def open_embedder(bundle: Path | None) -> TextEmbedder:
     """The embedder of a bundle, of the default one if None."""
@@ -51,14 +55,6 @@ def open_embedder(bundle: Path | None) -> TextEmbedder:
     from models.bundle import Bundle, default_bundle
 
     return Bundle.open(bundle or default_bundle()).load_embedder()
-
-
-def language_tag(value: str) -> str:
-    """Option callback: the code of a language tag; anything else is bad usage."""
-    try:
-        return normalise(value)
-    except UnknownLanguageError as error:
-        raise typer.BadParameter(str(error)) from None
 
 
 @datastore_app.command()
@@ -77,29 +73,35 @@ def build(
     ],
     bundle: BundleOption = None,
     index: Annotated[IndexChoice, typer.Option("--index", help="auto takes flat: exact search.")] = "auto",
-    strict: Annotated[
-        bool, typer.Option("--strict", help="Publish nothing if any row cannot be used.")
-    ] = False,
-    language: Annotated[
-        str, typer.Option("--language", callback=language_tag, help="Language of the rows that name none.")
-    ] = "en",
+    strict: StrictOption = False,
+    language: LanguageOption = "en",
+    near_duplicates: NearDuplicatesOption = "report",
+    min_words: MinWordsOption = None,
+    max_words: MaxWordsOption = None,
+    min_characters: MinCharactersOption = None,
+    max_characters: MaxCharactersOption = None,
+    check_language: CheckLanguageOption = False,
+    resume: ResumeOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Build a datastore from files of captions and make it live.
 
     A row that cannot be used is counted and kept, with file, line and reason, in rejects.jsonl. The live
-    version is replaced at once when the new one is complete, and stays if the build fails.
+    version is replaced at once when the new one is complete, and stays if the build fails. What a build that
+    was killed had embedded is kept; --resume goes on with it.
 
     \b
     Examples:
       paellera datastore build captions.jsonl --output my-datastore
       paellera datastore build captions_train2017.json more.csv.gz --output my-datastore --strict
       paellera datastore build legendas.tsv --language pt --output my-datastore --json
+      paellera datastore build huge.parquet --output my-datastore --resume
+      paellera datastore build web.jsonl --output my-datastore --near-duplicates drop --min-words 3
     """
     with one_line_errors():
         open_sources(sources)  # a misspelt name is told before the embedder is loaded
         embedder = open_embedder(bundle)
-        with _progress_bar() as on_progress:
+        with progress_bar() as on_progress:
             report = build_datastore(
                 sources,
                 output,
@@ -107,16 +109,18 @@ def build(
                 language=language,
                 index=index,
                 strict=strict,
+                filters=QualityFilters(
+                    min_words=min_words,
+                    max_words=max_words,
+                    min_characters=min_characters,
+                    max_characters=max_characters,
+                    check_language=check_language,
+                ),
+                near_duplicates=near_duplicates,
+                resume=resume,
                 on_progress=on_progress,
             )
-    if report.rejected:
-        typer.echo(
-            f"{report.rejected:,} of {report.rows:,} rows rejected, see {report.rejects_file}", err=True
-        )
-        _print_rejects(report.rejects, report.rejected)
-    typer.echo(
-        json.dumps(asdict(report), ensure_ascii=False, indent=2) if as_json else _describe_report(report)
-    )
+    print_report(report, as_json=as_json)
 
 
 @datastore_app.command()
@@ -157,53 +161,9 @@ def one_line_errors() -> Iterator[None]:
         yield
     except PaelleraError as error:
         if isinstance(error, RejectedRowsError):
-            _print_rejects(error.rejects, error.rejected)
+            print_rejects(error.rejects, error.rejected)
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from None
-
-
-@contextmanager
-def _progress_bar() -> Iterator[Callable[[BuildProgress], None]]:
-    """A progress bar on standard error, if that is a terminal."""
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TextColumn("{task.fields[counts]}"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
-        task = progress.add_task("embedding", total=1.0, counts="")
-
-        def show(state: BuildProgress) -> None:
-            rate = state.texts / max(progress.tasks[0].elapsed or 0.0, 1e-9)
-            counts = f"{state.texts:,} texts, {rate:,.0f}/s, {state.rejected:,} rejected"
-            progress.update(task, completed=state.fraction, counts=counts)
-
-        yield show
-
-
-def _print_rejects(rejects: tuple[RejectedRow, ...], total: int) -> None:
-    for reject in rejects:
-        typer.echo(f"  {reject}", err=True)
-    if total > len(rejects):
-        typer.echo(f"  and {total - len(rejects):,} more", err=True)
-
-
-def _describe_report(report: BuildReport) -> str:
-    repeated = f", {report.repeated_texts:,} of them repeated" if report.repeated_texts else ""
-    state = "was there already and is live again" if report.reused else "is live"
-    return (
-        f"{report.published:,} of {report.rows:,} rows published: "
-        f"{report.entries:,} entries, {report.texts:,} texts{repeated} "
-        f"({_describe_languages(report.languages)})\n"
-        f"version {report.version} {state} after {report.seconds:.1f} s: {report.path}"
-    )
-
-
-def _describe_languages(languages: dict[str, int]) -> str:
-    return ", ".join(f"{code} {count:,}" for code, count in languages.items())
 
 
 def _describe_manifest(manifest: Manifest, size: int, versions: list[str]) -> str:
@@ -214,6 +174,11 @@ def _describe_manifest(manifest: Manifest, size: int, versions: list[str]) -> st
         f"index      {manifest.index.kind}, {manifest.metric}",
         f"entries    {manifest.counts.entries:,}",
         f"texts      {manifest.counts.texts:,} ({manifest.counts.repeated_texts:,} repeated)",
+        *(
+            [f"deleted    {manifest.deleted.entries:,} more entries, still in the files until `compact`"]
+            if manifest.deleted
+            else []
+        ),
         f"size       {size:,} bytes",
         "sources",
         *(

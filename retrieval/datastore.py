@@ -13,11 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from retrieval.captions import CaptionTable, CaptionText
+from retrieval.deleted import LiveIndex, read_deleted
 from retrieval.errors import DatastoreError
 from retrieval.index import VectorIndex
 from retrieval.manifest import (
     CAPTIONS,
     CURRENT,
+    DELETED,
     INDEX,
     MANIFEST,
     Manifest,
@@ -80,12 +82,14 @@ class Datastore:
         captions: CaptionTable,
         index: VectorIndex,
         root: Path | None = None,
+        deleted: npt.NDArray[np.int64] | None = None,
     ) -> None:
+        """deleted: the numbers of the entries that no search may find, sorted."""
         self.folder = folder  # of the version
         self.root = root  # the datastore that the version is one of; None: it was opened by itself
         self.manifest = manifest
         self._captions = captions
-        self._index = index
+        self._index = index if deleted is None else LiveIndex(index, deleted)
 
     @classmethod
     def open(
@@ -140,13 +144,16 @@ class Datastore:
                     f"have {dimension}: {again}"
                 )
             verify_files(version, manifest)
-            counts = manifest.counts
-            captions = CaptionTable.open(version / CAPTIONS, entries=counts.entries, texts=counts.texts)
-            index = VectorIndex.read(version / INDEX, dimension=manifest.dimension, entries=counts.entries)
-        return cls(version, manifest, captions, index, root)
+            stored = manifest.stored_entries
+            captions = CaptionTable.open(version / CAPTIONS, entries=stored, texts=manifest.stored_texts)
+            index = VectorIndex.read(version / INDEX, dimension=manifest.dimension, entries=stored)
+            deleted = None
+            if manifest.deleted is not None:
+                deleted = read_deleted(version / DELETED, entries=stored, deleted=manifest.deleted.entries)
+        return cls(version, manifest, captions, index, root, deleted)
 
     def __len__(self) -> int:
-        """The number of entries."""
+        """The number of entries, without deleted ones."""
         return self._index.entries
 
     @property

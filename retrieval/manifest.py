@@ -5,6 +5,7 @@
       versions/<version>/manifest.json
       versions/<version>/captions.arrow
       versions/<version>/index.faiss
+      versions/<version>/deleted.npy      only if entries are deleted: their numbers
       versions/<version>/rejects.jsonl    only if rows were rejected
 
 This module reads and checks; it does not know what is inside captions.arrow and index.faiss, and nothing of
@@ -28,6 +29,7 @@ VERSIONS = "versions"
 MANIFEST = "manifest.json"
 CAPTIONS = "captions.arrow"
 INDEX = "index.faiss"
+DELETED = "deleted.npy"
 REJECTS = "rejects.jsonl"
 
 _LARGEST_MANIFEST = 16 * 2**20  # bytes; a real one has a few thousand
@@ -62,6 +64,13 @@ class Counts(_Record):
     languages: dict[str, NonNegativeInt]  # texts per language
 
 
+class DeletedCounts(_Record):
+    """What the files still hold of deleted entries; `Counts` does not count it."""
+
+    entries: PositiveInt
+    texts: PositiveInt
+
+
 class IndexSettings(_Record):
     kind: Literal["flat"]
 
@@ -75,6 +84,7 @@ class Manifest(_Record):
     dimension: PositiveInt
     metric: Literal["inner_product"]
     counts: Counts
+    deleted: DeletedCounts | None = None
     index: IndexSettings
     faiss_version: str
     created: str  # ISO 8601, UTC
@@ -83,6 +93,16 @@ class Manifest(_Record):
     files: dict[FileName, FileRecord]
     content_sha256: Sha256  # of `content_hash`'s arguments
     complete: Literal[True]
+
+    @property
+    def stored_entries(self) -> int:
+        """Entries in the files, deleted ones too."""
+        return self.counts.entries + (self.deleted.entries if self.deleted else 0)
+
+    @property
+    def stored_texts(self) -> int:
+        """Texts in the files, those of deleted entries too."""
+        return self.counts.texts + (self.deleted.texts if self.deleted else 0)
 
 
 def content_hash(embedder: str, dimension: int, index: IndexSettings, files: dict[str, FileRecord]) -> str:
@@ -166,6 +186,8 @@ def read_manifest(version: Path) -> Manifest:
     missing = {CAPTIONS, INDEX} - manifest.files.keys()
     if missing:
         raise DatastoreError(f"{path} does not list {' and '.join(sorted(missing))}")
+    if (DELETED in manifest.files) != (manifest.deleted is not None):
+        raise DatastoreError(f"{path} does not say which entries are deleted: build the datastore again")
     expected = content_hash(manifest.embedder, manifest.dimension, manifest.index, dict(manifest.files))
     if expected != manifest.content_sha256:
         raise DatastoreError(f"{path} was changed after it was written: build the datastore again")

@@ -9,11 +9,14 @@ import pytest
 from hashing_embedder import HashingEmbedder
 
 from datastore_build.build import build_datastore
-from datastore_build.publish import Draft
-from datastore_build.writer import VersionWriter
+from datastore_build.draft import open_draft
+from datastore_build.flat_index import write_flat_index
+from datastore_build.publish import publish
+from datastore_build.shards import EmbeddingShards
+from datastore_build.writer import CaptionsWriter
 from retrieval.datastore import Datastore, Neighbour
 from retrieval.errors import DatastoreError
-from retrieval.manifest import IndexSettings, live_version
+from retrieval.manifest import live_version
 
 EMBEDDER = HashingEmbedder()
 Open = Callable[..., Datastore]
@@ -129,10 +132,12 @@ def test_excluding_everything_gives_nothing(open_datastore: Open) -> None:
 
 
 def test_an_empty_datastore_answers_with_empty_lists(tmp_path: Path) -> None:
-    with Draft(tmp_path) as draft:
-        with VersionWriter(draft.folder, 8, []) as writer:
+    with open_draft(tmp_path, None, resume=False) as (draft, _):
+        with CaptionsWriter(draft.folder, []) as writer:
             counts = writer.finish()
-        draft.publish(embedder="e", dimension=8, index=IndexSettings(kind="flat"), counts=counts, sources=[])
+        shards = EmbeddingShards(draft.shards, count=0, dimension=8)
+        index = write_flat_index(shards, draft.folder)
+        publish(tmp_path, draft.folder, embedder="e", dimension=8, index=index, counts=counts, sources=[])
     store = Datastore.open(tmp_path)
     queries = np.eye(2, 8, dtype=np.float32)
     assert len(store) == 0

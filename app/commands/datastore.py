@@ -10,15 +10,9 @@ import typer
 
 from app.images import decode_image
 from app.schemas import NeighbourItem
-from datastore_build.cli import (
-    BundleOption,
-    JsonOption,
-    build,
-    info,
-    language_tag,
-    one_line_errors,
-    open_embedder,
-)
+from datastore_build.cli import build, info, one_line_errors, open_embedder
+from datastore_build.cli_changes import add, compact, delete, merge
+from datastore_build.cli_options import BundleOption, JsonOption, language_tag
 from datastore_build.map_command import draw_map
 from datastore_build.version_commands import activate, gc, rollback, verify
 from retrieval.datastore import Datastore
@@ -36,6 +30,10 @@ datastore_app = typer.Typer(
     rich_markup_mode=None,
 )
 datastore_app.command()(build)
+datastore_app.command()(add)
+datastore_app.command()(delete)
+datastore_app.command()(compact)
+datastore_app.command()(merge)
 datastore_app.command()(info)
 for command in (activate, rollback, gc, verify):
     datastore_app.command()(command)
