@@ -115,8 +115,8 @@ class DatastoreSwap:
         """Opens and probes the version and puts it in place. Raises PaelleraError."""
         started = perf_counter()
         try:
-            # On a thread of its own: requests go on while gigabytes are read and hashed.
-            new = await to_thread.run_sync(model.on_version, version)
+            # On a thread of its own: requests go on while gigabytes are read, hashed and searched.
+            new = await to_thread.run_sync(_open, model, version)
             await self._probe(new)
             if make_live_in is not None:
                 await _make_live(make_live_in, version)
@@ -137,6 +137,14 @@ class DatastoreSwap:
             self._refused = what
             self._count("refused")
             _log.error("datastore_refused", code=error.code, detail=str(error))
+
+
+def _open(model: CaptionModel, version: str) -> CaptionModel:
+    """The model on another version, which finds its own entries. Raises DatastoreError."""
+    new = model.on_version(version)
+    if new.datastore is not None:
+        new.datastore.check()
+    return new
 
 
 async def _live(root: Path) -> Path:

@@ -217,17 +217,11 @@ class CaptionService:
         return model
 
     async def _probe(self, model: CaptionModel) -> None:
-        """Searches and captions with a model that is to replace the present one, between two batches.
+        """Captions with a model that is to replace the present one, between two batches.
 
-        Raises DatastoreError or whatever captioning raises.
+        Raises whatever captioning raises.
         """
-
-        def run() -> None:
-            if model.datastore is not None:
-                model.datastore.check()
-            warm_up(model, self._default_of(model.languages))
-
-        await self._batcher.call(run)
+        await self._batcher.call(lambda: warm_up(model, self._default_of(model.languages)))
 
     def _describe(self, model: CaptionModel) -> None:
         datastore = model.datastore

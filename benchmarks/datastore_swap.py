@@ -1,6 +1,6 @@
 """How long a swap of the datastore takes, and what requests notice of it.
 
-    python -m benchmarks.datastore_swap --entries 300 --entries 100000 --output benchmarks/datastore_swap.md
+    python -m benchmarks.datastore_swap --entries 300 --entries 100000 --output swap.md
 
 For each size: two versions are made of random vectors, `paellera serve` with the compact bundle answers a few
 clients that never pause, first without swaps and then with one every few seconds, asked for over HTTP.
@@ -151,14 +151,14 @@ def _measure(entries: int, options: argparse.Namespace) -> Measured:
 
 
 def _publish(datastore: Path, entries: int, seed: int) -> str:
-    part = Bundle.open(default_bundle()).manifest.embedder
+    embedder = Bundle.open(default_bundle()).load_embedder()
     drawn = np.random.default_rng(seed)
     source = datastore.with_name(f"captions-{seed}.jsonl")
     with source.open("w", encoding="utf-8") as file:
         for number in range(entries):
             text = " ".join(drawn.choice(_WORDS, 9))
             file.write(json.dumps({"id": f"{seed}-{number}", "text": text}) + "\n")
-    return build_datastore([source], datastore, RandomEmbedder(part.id, part.dimension, seed)).version
+    return build_datastore([source], datastore, RandomEmbedder(embedder.id, embedder.dimension, seed)).version
 
 
 @contextmanager
@@ -179,11 +179,12 @@ def _serving(datastore: Path, keys: Path) -> "Iterator[tuple[str, subprocess.Pop
         try:
             assert process.stderr is not None
             url = next(line.split()[3].decode() for line in process.stderr if b"listens on" in line)
-            threading.Thread(target=process.stderr.read, daemon=True).start()
+            said: list[bytes] = []
+            threading.Thread(target=lambda: said.extend(process.stderr or ()), daemon=True).start()
             end = time.monotonic() + _STARTUP_SECONDS
             while _send(f"{url}/readyz", "", None, "")[0] != 200:
                 if process.poll() is not None or time.monotonic() > end:
-                    raise RuntimeError("the service did not start")
+                    raise RuntimeError(f"the service did not start: {b''.join(said).decode()}")
                 time.sleep(0.2)
             yield url, process
         finally:

@@ -13,10 +13,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import faiss
+import numpy as np
 import pytest
 import structlog
 from echo_captioner import EchoCaptioner
 from hashing_embedder import HashingEmbedder
+from hostile.datastores import seal
 from PIL import Image
 from sample_pictures import encode, plain
 from small_datastores import EMBEDDER, publish
@@ -205,7 +208,7 @@ def test_what_cannot_be_asked_for(datastore: Path, body: bytes, type_: str, stat
         assert caption(client) == before
 
 
-@pytest.mark.parametrize("damage", ["truncated", "foreign", "missing", "current"])
+@pytest.mark.parametrize("damage", ["truncated", "foreign", "missing", "current", "zeros"])
 def test_what_cannot_be_served_is_refused_once_and_the_old_goes_on(
     datastore: Path, damage: str, tmp_path: Path
 ) -> None:
@@ -223,6 +226,11 @@ def test_what_cannot_be_served_is_refused_once_and_the_old_goes_on(
             (tmp_path / "other" / "versions" / bad).rename(folder)
         if damage == "truncated":
             (folder / "index.faiss").write_bytes(b"IxFI")
+        if damage == "zeros":  # with hashes that fit: only the search before the swap finds it
+            index = faiss.IndexFlatIP(EMBEDDER.dimension)
+            index.add(np.zeros((5, EMBEDDER.dimension), np.float32))
+            faiss.write_index(index, str(folder / "index.faiss"))
+            seal(folder)
         # In one step: an empty file would be another reason to refuse.
         (tmp_path / CURRENT).write_text("!" if damage == "current" else f"{bad}\n")
         (tmp_path / CURRENT).replace(datastore / CURRENT)
