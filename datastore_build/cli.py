@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 from rich.bar import Bar
+from rich.console import Console
 
 from datastore_build.activation import version_folders
 from datastore_build.build import IndexChoice, build_datastore

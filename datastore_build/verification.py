@@ -7,12 +7,13 @@ vectors and the hashes of the ids, beside what an opened datastore takes.
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from datastore_build.entries import DigestSet
+from datastore_build.digests import DigestSet
 from retrieval.datastore import Datastore
 from retrieval.errors import DatastoreError
 from retrieval.manifest import Manifest, live_version, named_version, read_manifest, verify_files
@@ -50,7 +51,7 @@ def verify_version(datastore: Path, version: str | None = None, *, deep: bool = 
         store = Datastore.open(datastore, version=folder.name)
         manifest = store.manifest
         _check_texts(store)
-        for entries in _blocks(len(store)):
+        for entries in _blocks(store):
             check_vectors(store, entries, store.vectors(entries))
         found = check_self_search(store, _SAMPLE)
     else:
@@ -63,7 +64,7 @@ def verify_version(datastore: Path, version: str | None = None, *, deep: bool = 
 def _check_texts(store: Datastore) -> None:
     ids = DigestSet()
     languages: Counter[str] = Counter()
-    for entry in range(len(store)):
+    for entry in chain.from_iterable(map(np.ndarray.tolist, _blocks(store))):
         entry_id = store.entry_id(entry)
         texts = store.texts(entry)
         if not ids.add(entry_id):
@@ -80,9 +81,10 @@ def _check_texts(store: Datastore) -> None:
             )
 
 
-def _blocks(entries: int) -> Iterator[npt.NDArray[np.int64]]:
-    for start in range(0, entries, _BLOCK):
-        yield np.arange(start, min(start + _BLOCK, entries), dtype=np.int64)
+def _blocks(store: Datastore) -> Iterator[npt.NDArray[np.int64]]:
+    """The numbers of the entries that are not deleted."""
+    for start in range(0, store.stored, _BLOCK):
+        yield store.live(np.arange(start, min(start + _BLOCK, store.stored), dtype=np.int64))
 
 
 def _describe(folder: Path, manifest: Manifest, found: float | None) -> Verification:

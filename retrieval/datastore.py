@@ -177,8 +177,17 @@ class Datastore:
         """The id of an entry. Raises IndexError."""
         return self._captions.entry_id(entry)
 
+    @property
+    def stored(self) -> int:
+        """The number of entries in the files, deleted ones among them; their numbers are below it."""
+        return self.manifest.stored_entries
+
+    def live(self, entries: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Those of these numbers that are not of deleted entries."""
+        return self._index.live(entries) if isinstance(self._index, LiveIndex) else entries
+
     def vectors(self, entries: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-        """The vectors (n, E) of entries as the index keeps them. Each must be in [0, len(self))."""
+        """The vectors (n, E) of entries as the index keeps them. Each must be in [0, stored)."""
         return self._index.vectors(entries)
 
     def check(self) -> None:

@@ -22,6 +22,7 @@ class Searchable(Protocol):
     dimension: int
 
     def search(self, queries: npt.NDArray[np.float32], k: int) -> Found: ...
+    def vectors(self, entries: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]: ...
 
 
 def read_deleted(path: Path, *, entries: int, deleted: int) -> npt.NDArray[np.int64]:
@@ -77,6 +78,14 @@ class LiveIndex:
             pending = pending[~enough]
             fetch = min(4 * fetch, self._index.entries)
         return scores[:, :k], entries[:, :k]
+
+    def vectors(self, entries: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """As of the index itself."""
+        return self._index.vectors(entries)
+
+    def live(self, entries: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Those that are not deleted."""
+        return entries[~self._is_deleted(entries)]
 
     def _is_deleted(self, entries: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
         place = np.minimum(np.searchsorted(self._deleted, entries), len(self._deleted) - 1)

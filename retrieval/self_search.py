@@ -25,7 +25,9 @@ def check_self_search(store: "Datastore", sample: int, seed: int = 0) -> float:
     """
     if not len(store):
         return 1.0
-    entries = _drawn(len(store), sample, seed)
+    entries = store.live(_drawn(store.stored, sample, seed))
+    if not len(entries):  # all of them deleted
+        return 1.0
     vectors = store.vectors(entries)
     check_vectors(store, entries, vectors)
     own = np.einsum("ne,ne->n", vectors, vectors)
