@@ -58,7 +58,9 @@ def project(store: Datastore, most_texts: int, seed: int = 0) -> Projection:
 def _drawn(store: Datastore, most_texts: int, seed: int) -> npt.NDArray[np.int64]:
     texts = store.manifest.counts.texts
     if texts <= most_texts:
-        return np.arange(len(store), dtype=np.int64)
+        return store.live(np.arange(store.stored, dtype=np.int64))
     count = max(1, len(store) * most_texts // texts)
-    drawn = np.random.default_rng(seed).choice(len(store), count, replace=False, shuffle=False)
-    return np.sort(drawn)
+    # A few more, for those that are deleted.
+    most = min(store.stored, count * store.stored // len(store))
+    drawn = np.random.default_rng(seed).choice(store.stored, most, replace=False, shuffle=False)
+    return store.live(np.sort(drawn))

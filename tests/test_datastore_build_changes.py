@@ -9,6 +9,8 @@ from hashing_embedder import HashingEmbedder
 from datastore_build.build import add_to_datastore, build_datastore
 from datastore_build.deletion import delete_entries
 from datastore_build.merging import compact_datastore, merge_datastores
+from datastore_build.projection import project
+from datastore_build.verification import verify_version
 from retrieval.captions import CaptionText
 from retrieval.datastore import Datastore
 from retrieval.errors import DatastoreError
@@ -63,6 +65,16 @@ def test_what_is_deleted_is_found_no_more_and_nothing_is_copied(datastore: Path)
     assert (after.folder / INDEX).samefile(before.folder / INDEX)
     # Who has the earlier version open still finds all, and it can be opened again.
     assert len(before.search(query, 9)[0]) == len(Datastore.open(before.folder)) == 4
+
+
+def test_a_version_with_deleted_entries_is_in_order_and_its_map_leaves_them_out(datastore: Path) -> None:
+    delete_entries(datastore, ["cat", "bird"])
+    found = verify_version(datastore, deep=True)
+    assert (found.entries, found.texts, found.self_search) == (2, 2, 1.0)
+    store = Datastore.open(datastore)
+    projection = project(store, most_texts=10)
+    assert {store.entry_id(entry) for entry in projection.entries.tolist()} == {"dog", "bus"}
+    store.check()
 
 
 def test_deleting_twice_adds_up(datastore: Path) -> None:
