@@ -35,12 +35,24 @@ class Event:
     how: Literal["activate", "rollback"]
 
 
-def activate(datastore: Path, version: str, how: Literal["activate", "rollback"] = "activate") -> str | None:
-    """Replaces CURRENT; returns the version that was live. Raises DatastoreError or OSError.
+def activate(
+    datastore: Path,
+    version: str,
+    how: Literal["activate", "rollback"] = "activate",
+    *,
+    replacing: str | None = None,
+) -> str | None:
+    """Replaces CURRENT; returns the version that was live.
 
-    To activate the live version changes nothing.
+    To activate the live version changes nothing. Raises DatastoreError, also if not the version `replacing`
+    is live but another one, and OSError.
     """
     with exclusively(datastore, wait=True):
+        if replacing is not None and live_version(datastore).name not in (replacing, version):
+            raise DatastoreError(
+                f"another version of {datastore} became live meanwhile, and what it changed would be lost: "
+                "run the command again"
+            )
         return _activate(datastore, version, how)
 
 

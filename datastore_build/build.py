@@ -88,8 +88,6 @@ def build_datastore(
             settings = write_flat_index(
                 WatchedVectors(vectors, _indexing(vectors, staged, report)), draft.folder
             )
-            if base is not None:
-                base.require_live()
             manifest, reused = publish(
                 output,
                 draft.folder,
@@ -98,6 +96,7 @@ def build_datastore(
                 index=settings,
                 counts=staged.counts,
                 sources=staged.source_records,
+                replacing=None if base is None else base.folder.name,
             )
     except OSError as error:
         kept = _kept(draft) if draft and draft.root.exists() else ""

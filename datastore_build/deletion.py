@@ -62,7 +62,6 @@ def delete_entries(datastore: Path, ids: Iterable[str]) -> ChangeReport:
                     _link(part.folder / name, draft.folder / name)
             with (draft.folder / DELETED).open("wb") as file:
                 np.save(file, np.union1d(part.deleted, np.array(numbers, np.int64)), allow_pickle=False)
-            part.require_live()
             manifest, reused = publish(
                 datastore,
                 draft.folder,
@@ -72,6 +71,7 @@ def delete_entries(datastore: Path, ids: Iterable[str]) -> ChangeReport:
                 counts=counts,
                 sources=part.manifest.sources,
                 deleted=deleted,
+                replacing=part.folder.name,
             )
     except OSError as error:
         raise DatastoreError(

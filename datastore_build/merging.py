@@ -134,8 +134,6 @@ def _join(
                 counts = writer.finish()
             joined = WatchedVectors(JoinedVectors(vectors), lambda done: report(done, "indexing"))
             settings = write_flat_index(joined, draft.folder)
-            if len(parts) == 1:
-                parts[0].require_live()
             manifest, reused = publish(
                 output,
                 draft.folder,
@@ -144,6 +142,7 @@ def _join(
                 index=settings,
                 counts=counts,
                 sources=records,
+                replacing=parts[0].folder.name if output == parts[0].datastore else None,
             )
     except OSError as error:
         raise DatastoreError(

@@ -42,14 +42,6 @@ class Part:
                 "embedders cannot be in one datastore. Build it again with the one you use"
             )
 
-    def require_live(self) -> None:
-        """Raises DatastoreError if another version has become live meanwhile."""
-        if live_version(self.datastore) != self.folder:
-            raise DatastoreError(
-                f"another version of {self.datastore} became live meanwhile, and what it changed would be "
-                "lost: run the command again"
-            )
-
     def entries(self) -> Iterator[tuple[int, Entry]]:
         """The live entries with their numbers; sources are numbers in `captions.source_names()`."""
         deleted = iter([*self.deleted.tolist(), -1])

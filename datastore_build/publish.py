@@ -4,6 +4,7 @@ Order: files to disk, manifest last, folder renamed to its version's name, CURRE
 old version or the new one. What the files hold is not known here.
 """
 
+import shutil
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError
@@ -41,17 +42,19 @@ def publish(
     counts: Counts,
     sources: Sequence[SourceRecord],
     deleted: DeletedCounts | None = None,
+    replacing: str | None = None,
 ) -> tuple[Manifest, bool]:
     """Makes a folder of finished files, on the same disk, a version of the datastore and the live one.
 
     If a version with the same content is there already, undamaged, that one becomes live instead and the
-    second value is True. Raises OSError.
+    second value is True. replacing: the version that this one was made from. Raises DatastoreError, with
+    nothing published, if that is not the live one any more, and OSError.
     """
     files = {path.name: describe_file(path) for path in sorted(folder.iterdir()) if path.name != MANIFEST}
     content = content_hash(embedder, dimension, index, files)
     existing = _version_with(datastore, content)
     if existing is not None:
-        activate(datastore, existing.version)
+        activate(datastore, existing.version, replacing=replacing)
         return existing, True
     created = datetime.now(UTC)
     manifest = Manifest(
@@ -78,7 +81,11 @@ def publish(
     sync(folder)
     folder.rename(datastore / VERSIONS / manifest.version)
     sync(datastore / VERSIONS)
-    activate(datastore, manifest.version)
+    try:
+        activate(datastore, manifest.version, replacing=replacing)
+    except DatastoreError:
+        shutil.rmtree(datastore / VERSIONS / manifest.version, ignore_errors=True)
+        raise
     return manifest, False
 
 
