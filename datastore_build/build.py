@@ -1,18 +1,18 @@
 """The runner: sources → rows → entries → vectors → files → published version.
 
 It ties the steps together and counts; each step is a module of its own. Memory is bounded by one window of
-entries, the exact index (4 · E bytes an entry) and the hashes that find repeated ids and texts.
+entries, the vectors until they are indexed (4 · E bytes an entry) and the hashes that find repeats.
 """
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from datastore_build.entries import Entry, group_rows
+from datastore_build.index_plan import IndexRequest
 from datastore_build.publish import Draft
 from datastore_build.readers import Source, open_sources
 from datastore_build.report import BuildProgress, BuildReport, Tally
@@ -21,9 +21,7 @@ from datastore_build.worker import EmbeddingWorker, TextEmbedder
 from datastore_build.writer import RejectsFile, VersionWriter
 from retrieval.errors import DatastoreError
 from retrieval.languages import normalise
-from retrieval.manifest import REJECTS, VERSIONS, IndexSettings
-
-IndexChoice = Literal["auto", "flat"]
+from retrieval.manifest import REJECTS, VERSIONS
 
 _WINDOW = 512  # texts embedded at once: enough to sort by length, few enough for a lively progress bar
 
@@ -37,21 +35,20 @@ def build_datastore(
     embedder: TextEmbedder,
     *,
     language: str = "en",
-    index: IndexChoice = "auto",
+    index: IndexRequest | None = None,
     strict: bool = False,
     on_progress: Callable[[BuildProgress], None] | None = None,
 ) -> BuildReport:
     """Builds a datastore version from `sources` and makes it the live version of `output`.
 
-    language: of rows that name none. index: "auto" is "flat", the only one yet. strict: any rejected row
-    fails the build. Raises DatastoreError (a source cannot be read, no row is usable, the output cannot be
-    written, strict) and leaves the live version as it was.
+    language: of rows that name none. index: which kind, and what it may take; None lets the size decide.
+    strict: any rejected row fails the build. Raises DatastoreError (a source cannot be read, no row is
+    usable, no index fits, the output cannot be written, strict) and leaves the live version as it was.
     """
     started = time.monotonic()
     opened = open_sources(sources)
     tally = Tally(opened)
     names = [source.name for source in opened]
-    settings = IndexSettings(kind="flat")
     try:
         with Draft(output) as draft:
             with (
@@ -65,7 +62,7 @@ def build_datastore(
                     tally.texts += sum(len(entry.texts) for entry in window)
                     if on_progress is not None:
                         on_progress(tally.progress())
-                counts = writer.finish()
+                counts, settings = writer.finish(index)
             tally.check(strict=strict, entries=counts.entries)
             manifest, reused = draft.publish(
                 embedder=embedder.id,
@@ -84,7 +81,7 @@ def build_datastore(
         path=str(folder),
         reused=reused,
         embedder=manifest.embedder,
-        index=settings.kind,
+        index=manifest.index,
         entries=counts.entries,
         texts=counts.texts,
         languages=counts.languages,

@@ -14,7 +14,14 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from datastore_build.build import IndexChoice, build_datastore
+from datastore_build.build import build_datastore
+from datastore_build.index_plan import (
+    DEFAULT_TARGET_RECALL,
+    IndexChoice,
+    IndexRequest,
+    parse_bytes,
+)
+from datastore_build.index_report import describe_index, missed_targets
 from datastore_build.publish import version_folders
 from datastore_build.readers import SUPPORTED, open_sources
 from datastore_build.report import BuildProgress, BuildReport, RejectedRow, RejectedRowsError
@@ -57,6 +64,14 @@ def language_tag(value: str) -> str:
         raise typer.BadParameter(str(error)) from None
 
 
+def memory_size(value: str) -> int:
+    """Option parser: a number of bytes with a suffix; anything else is bad usage."""
+    try:
+        return parse_bytes(value)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
 @datastore_app.command()
 def build(
     sources: Annotated[
@@ -72,7 +87,38 @@ def build(
         typer.Option("--output", "-o", metavar="DIR", help="The datastore's folder.", show_default=False),
     ],
     bundle: BundleOption = None,
-    index: Annotated[IndexChoice, typer.Option("--index", help="auto takes flat: exact search.")] = "auto",
+    index: Annotated[
+        IndexChoice, typer.Option("--index", help="auto decides by size, memory and time.")
+    ] = "auto",
+    memory_budget: Annotated[
+        int | None,
+        typer.Option(
+            "--memory-budget",
+            metavar="SIZE",
+            parser=memory_size,
+            help="What the index may take in memory, such as 800M or 2G. auto: 1G.",
+            show_default=False,
+        ),
+    ] = None,
+    target_ms: Annotated[
+        float | None,
+        typer.Option(
+            "--target-ms",
+            metavar="MS",
+            min=0.01,
+            help="What a query may take on one core, in milliseconds. auto: 10.",
+            show_default=False,
+        ),
+    ] = None,
+    target_recall: Annotated[
+        float,
+        typer.Option(
+            "--target-recall",
+            min=0.1,
+            max=0.999,
+            help="Share of the true neighbours that an approximate index shall find.",
+        ),
+    ] = DEFAULT_TARGET_RECALL,
     strict: Annotated[
         bool, typer.Option("--strict", help="Publish nothing if any row cannot be used.")
     ] = False,
@@ -101,7 +147,7 @@ def build(
                 output,
                 embedder,
                 language=language,
-                index=index,
+                index=IndexRequest(index, memory_budget, target_ms, target_recall),
                 strict=strict,
                 on_progress=on_progress,
             )
@@ -110,9 +156,11 @@ def build(
             f"{report.rejected:,} of {report.rows:,} rows rejected, see {report.rejects_file}", err=True
         )
         _print_rejects(report.rejects, report.rejected)
-    typer.echo(
-        json.dumps(asdict(report), ensure_ascii=False, indent=2) if as_json else _describe_report(report)
-    )
+    if as_json:
+        document = asdict(report) | {"index": report.index.model_dump(mode="json", exclude_none=True)}
+        typer.echo(json.dumps(document, ensure_ascii=False, indent=2))
+    else:
+        typer.echo(_describe_report(report, target_ms))
 
 
 @datastore_app.command()
@@ -187,14 +235,16 @@ def _print_rejects(rejects: tuple[RejectedRow, ...], total: int) -> None:
         typer.echo(f"  and {total - len(rejects):,} more", err=True)
 
 
-def _describe_report(report: BuildReport) -> str:
+def _describe_report(report: BuildReport, target_ms: float | None) -> str:
     repeated = f", {report.repeated_texts:,} of them repeated" if report.repeated_texts else ""
     state = "was there already and is live again" if report.reused else "is live"
     return (
         f"{report.published:,} of {report.rows:,} rows published: "
         f"{report.entries:,} entries, {report.texts:,} texts{repeated} "
         f"({_describe_languages(report.languages)})\n"
-        f"version {report.version} {state} after {report.seconds:.1f} s: {report.path}"
+        f"index {describe_index(report.index)}\n"
+        + "".join(f"note: {miss}\n" for miss in missed_targets(report.index, target_ms))
+        + f"version {report.version} {state} after {report.seconds:.1f} s: {report.path}"
     )
 
 
@@ -207,7 +257,7 @@ def _describe_manifest(manifest: Manifest, size: int, versions: list[str]) -> st
         f"version    {manifest.version} ({len(versions)} in the datastore)",
         f"created    {manifest.created} by paellera {manifest.tool_version}, faiss {manifest.faiss_version}",
         f"embedder   {manifest.embedder}, {manifest.dimension} dimensions",
-        f"index      {manifest.index.kind}, {manifest.metric}",
+        f"index      {describe_index(manifest.index)}",
         f"entries    {manifest.counts.entries:,}",
         f"texts      {manifest.counts.texts:,} ({manifest.counts.repeated_texts:,} repeated)",
         f"size       {size:,} bytes",

@@ -1,4 +1,4 @@
-"""Entries and vectors into captions.arrow and index.faiss, batch by batch.
+"""Entries into captions.arrow batch by batch, and their vectors into the index.
 
 It writes the files of one version into a folder it is given; publishing that folder is publish.py's work.
 """
@@ -10,27 +10,31 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TextIO
 
-import faiss
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from datastore_build.entries import DigestSet, Entry
+from datastore_build.index_plan import IndexRequest, choose_index
+from datastore_build.indexing import build_index
+from datastore_build.vectors import MemoryVectors
 from retrieval.captions import SCHEMA
-from retrieval.manifest import CAPTIONS, INDEX, REJECTS, Counts
+from retrieval.manifest import CAPTIONS, REJECTS, Counts, IndexSettings
 
 _BATCH = 8192  # texts a record batch; an entry's texts stay together, so the last entry may exceed it
 
 
 class VersionWriter:
-    """Writes captions.arrow as entries come; the exact index is kept in memory and written at the end.
+    """Writes captions.arrow as entries come; the vectors are kept in memory until the index is built.
 
     Every method may raise OSError (disk full, folder gone).
     """
 
     def __init__(self, folder: Path, dimension: int, source_names: Sequence[str]) -> None:
         self._folder = folder
-        self._index = faiss.IndexFlatIP(dimension)
+        self._dimension = dimension
+        self._vectors: list[npt.NDArray[np.float32]] = []
+        self._entries = 0
         self._sources = pa.array(list(source_names), pa.string())
         self._languages: Counter[str] = Counter()
         self._seen_texts = DigestSet()
@@ -50,32 +54,30 @@ class VersionWriter:
 
     def add(self, entries: Sequence[Entry], vectors: npt.NDArray[np.float32]) -> None:
         """`vectors` is (len(entries), E) float32, L2-normalised."""
-        first = self._index.ntotal
-        self._index.add(np.ascontiguousarray(vectors, np.float32))
-        for number, entry in enumerate(entries, start=first):
+        self._vectors.append(np.ascontiguousarray(vectors, np.float32))
+        for number, entry in enumerate(entries, start=self._entries):
             for text in entry.texts:
                 self._rows.append((number, entry.id, text.language, text.text, text.source))
                 self._languages[text.language] += 1
                 self._repeated_texts += not self._seen_texts.add(text.language, text.text)
             if len(self._rows) >= _BATCH:
                 self._write_batch()
+        self._entries += len(entries)
 
-    def finish(self) -> Counts:
-        """Writes what is left and the index."""
+    def finish(self, index: IndexRequest | None = None) -> tuple[Counts, IndexSettings]:
+        """Writes what is left, chooses the index and builds it. Raises IndexBudgetError as `choose_index`."""
         self._write_batch()
         self._captions.close()
         self._file.close()
-        # Through a Python file: faiss's own writer loses the error when the disk is full at the last bytes.
-        with (self._folder / INDEX).open("wb") as file:
-            # faiss's stubs leave this class out.
-            writer = faiss.PyCallbackIOWriter(file.write)  # type: ignore[attr-defined]
-            faiss.write_index(self._index, writer)
-        return Counts(
-            entries=self._index.ntotal,
+        plan = choose_index(self._entries, self._dimension, index)
+        settings = build_index(MemoryVectors(self._dimension, self._vectors), plan, self._folder)
+        counts = Counts(
+            entries=self._entries,
             texts=self._texts,
             repeated_texts=self._repeated_texts,
             languages=dict(sorted(self._languages.items())),
         )
+        return counts, settings
 
     def _write_batch(self) -> None:
         if not self._rows:

@@ -98,7 +98,12 @@ class Datastore:
         verify_files(version, manifest)
         counts = manifest.counts
         captions = CaptionTable.open(version / CAPTIONS, entries=counts.entries, texts=counts.texts)
-        index = VectorIndex.read(version / INDEX, dimension=manifest.dimension, entries=counts.entries)
+        index = VectorIndex.read(
+            version / INDEX,
+            dimension=manifest.dimension,
+            entries=counts.entries,
+            settings=manifest.index,
+        )
         return cls(version, manifest, captions, index)
 
     def __len__(self) -> int:

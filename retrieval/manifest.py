@@ -5,6 +5,7 @@
       versions/<version>/manifest.json
       versions/<version>/captions.arrow
       versions/<version>/index.faiss
+      versions/<version>/vectors.bin      only if the index's answers are scored again
       versions/<version>/rejects.jsonl    only if rows were rejected
 
 This module reads and checks; it does not know what is inside captions.arrow and index.faiss, and nothing of
@@ -17,7 +18,15 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveInt,
+    ValidationError,
+)
 
 from retrieval.errors import DatastoreError
 
@@ -27,12 +36,16 @@ VERSIONS = "versions"
 MANIFEST = "manifest.json"
 CAPTIONS = "captions.arrow"
 INDEX = "index.faiss"
+VECTORS = "vectors.bin"
 REJECTS = "rejects.jsonl"
 
 _LARGEST_MANIFEST = 16 * 2**20  # bytes; a real one has a few thousand
 _VERSION_NAME = re.compile(r"[0-9A-Za-z][0-9A-Za-z.-]{0,99}")
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+ParameterName = Annotated[str, Field(pattern=r"^[a-z_]{1,30}$")]
+IndexKind = Literal["flat", "hnsw", "ivf-flat", "ivf-pq"]
+StorageKind = Literal["float32", "float16", "int8"]
 FileName = Annotated[str, Field(pattern=r"^[0-9A-Za-z][0-9A-Za-z._-]{0,99}$")]  # never a path
 
 
@@ -61,8 +74,36 @@ class Counts(_Record):
     languages: dict[str, NonNegativeInt]  # texts per language
 
 
+class SearchSettings(_Record):
+    """How far an approximate index looks; each kind has its own of them."""
+
+    nprobe: PositiveInt | None = None  # lists of an IVF index
+    ef_search: PositiveInt | None = None  # breadth of the search in an HNSW graph
+    candidates: PositiveInt | None = None  # entries scored again from the stored vectors
+
+
+class Measurement(_Record):
+    """What a search was worth on held-out queries, one by one on one core, when the index was built."""
+
+    queries: PositiveInt
+    k: PositiveInt
+    recall: Annotated[float, Field(ge=0, le=1)]  # share of the k truly nearest that were found
+    median_ms: NonNegativeFloat
+    p99_ms: NonNegativeFloat
+
+
 class IndexSettings(_Record):
-    kind: Literal["flat"]
+    kind: IndexKind
+    parameters: dict[ParameterName, PositiveInt] = {}  # as built: nlist, m, subquantizers, …
+    storage: StorageKind | None = None  # of the vectors of an HNSW index, or of those that score again
+    search: SearchSettings = SearchSettings()
+    target_recall: Annotated[float, Field(gt=0, le=1)] | None = None
+    reason: str = ""  # why this kind
+    measured: Measurement | None = None
+
+    def content(self) -> dict[str, object]:
+        """What distinguishes two indexes. Times differ from one build to the next and are not part of it."""
+        return self.model_dump(exclude={"reason", "measured"}, exclude_defaults=True)
 
 
 class Manifest(_Record):
@@ -89,7 +130,7 @@ def content_hash(embedder: str, dimension: int, index: IndexSettings, files: dic
     content = {
         "embedder": embedder,
         "dimension": dimension,
-        "index": index.model_dump(),
+        "index": index.content(),
         "files": {name: record.sha256 for name, record in sorted(files.items())},
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
@@ -153,7 +194,8 @@ def read_manifest(version: Path) -> Manifest:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the document"
         raise DatastoreError(f"{path} is not a valid manifest: {where}: {first['msg']}") from None
-    missing = {CAPTIONS, INDEX} - manifest.files.keys()
+    needed = {CAPTIONS, INDEX} | ({VECTORS} if manifest.index.kind == "ivf-pq" else set())
+    missing = needed - manifest.files.keys()
     if missing:
         raise DatastoreError(f"{path} does not list {' and '.join(sorted(missing))}")
     expected = content_hash(manifest.embedder, manifest.dimension, manifest.index, dict(manifest.files))

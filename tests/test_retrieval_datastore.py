@@ -13,7 +13,7 @@ from datastore_build.publish import Draft
 from datastore_build.writer import VersionWriter
 from retrieval.datastore import Datastore, Neighbour
 from retrieval.errors import DatastoreError
-from retrieval.manifest import IndexSettings, live_version
+from retrieval.manifest import live_version
 
 EMBEDDER = HashingEmbedder()
 Open = Callable[..., Datastore]
@@ -131,8 +131,8 @@ def test_excluding_everything_gives_nothing(open_datastore: Open) -> None:
 def test_an_empty_datastore_answers_with_empty_lists(tmp_path: Path) -> None:
     with Draft(tmp_path) as draft:
         with VersionWriter(draft.folder, 8, []) as writer:
-            counts = writer.finish()
-        draft.publish(embedder="e", dimension=8, index=IndexSettings(kind="flat"), counts=counts, sources=[])
+            counts, settings = writer.finish()
+        draft.publish(embedder="e", dimension=8, index=settings, counts=counts, sources=[])
     store = Datastore.open(tmp_path)
     queries = np.eye(2, 8, dtype=np.float32)
     assert len(store) == 0

@@ -1,0 +1,66 @@
+"""A fresh process that opens one index and searches: how long a query takes, and what memory that costs.
+
+    python -m benchmarks.datastore_probe FOLDER QUERIES.npy K COUNT DIMENSION SETTINGS.json
+
+Prints one JSON object. One thread; queries one at a time, as a service of one user asks them. Memory is this
+process's proportional set size after all queries, less what it was before the index was opened: the pages of
+memory-mapped files that were touched count.
+"""
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import faiss
+import numpy as np
+
+from retrieval.index import VectorIndex
+from retrieval.manifest import INDEX, IndexSettings
+
+_WARM_UP = 20
+
+
+def main() -> None:
+    folder, queries_file, k, count, dimension, settings_file = sys.argv[1:]
+    faiss.omp_set_num_threads(1)
+    queries = np.load(queries_file)
+    np.ones((64, 64), np.float32) @ np.ones((64, 64), np.float32)  # the linear algebra sets up its buffers
+    before = proportional_memory()
+    started = time.perf_counter()
+    index = VectorIndex.read(
+        Path(folder) / INDEX,
+        dimension=int(dimension),
+        entries=int(count),
+        settings=IndexSettings.model_validate_json(Path(settings_file).read_bytes()),
+    )
+    opened = time.perf_counter() - started
+    index.search(queries[:_WARM_UP], int(k))
+    times, found = [], []
+    for query in queries:
+        started = time.perf_counter()
+        _, entries = index.search(query[None], int(k))
+        times.append(1000 * (time.perf_counter() - started))
+        found.append(entries[0].tolist())
+    after = proportional_memory()
+    document = {
+        "median_ms": float(np.median(times)),
+        "p99_ms": float(np.quantile(times, 0.99)),
+        "memory": after["Pss"] - before["Pss"],
+        "anonymous": after["Pss_Anon"] - before["Pss_Anon"],
+        "process": after["Rss"],
+        "open_seconds": opened,
+        "found": found,
+    }
+    print(json.dumps(document))
+
+
+def proportional_memory() -> dict[str, int]:
+    """Bytes of this process by the kernel's roll-up: Rss, Pss and the anonymous part of Pss."""
+    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()[1:]
+    fields = (line.split() for line in lines)
+    return {name.rstrip(":"): 1024 * int(size) for name, size, *_ in fields}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,164 @@
+"""Vectors in, index.faiss out (and vectors.bin, for a kind whose candidates are scored again).
+
+Training takes a bounded sample and adding one block at a time, so what a build holds is the index itself: for
+IVF-PQ an eighth of a byte or so per dimension and entry. The same vectors and plan give the same bytes.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+import numpy.typing as npt
+
+from datastore_build.index_plan import IndexPlan
+from datastore_build.index_tuning import held_out_queries, tune
+from datastore_build.vectors import VectorSource
+from retrieval.index import VectorIndex
+from retrieval.manifest import INDEX, VECTORS, IndexSettings
+from retrieval.stored_vectors import StoredVectors, encode
+
+_BLOCK_BYTES = 2**26  # of vectors added at once
+_TRAINING_BYTES = 2**28  # of vectors trained on, at most
+_TRAINING_PER_LIST = 64
+_ROTATION_TRAINING = 2**14  # vectors the rotation is trained on: each of its rounds multiplies all of them
+_ROTATION_ROUNDS = 8
+_KMEANS_ROUNDS = 10
+
+
+def build_index(
+    vectors: VectorSource,
+    plan: IndexPlan,
+    folder: Path,
+    *,
+    queries: npt.NDArray[np.float32] | None = None,
+) -> IndexSettings:
+    """Builds the planned index of `vectors` in `folder`, brought to the disk, and tunes its search.
+
+    queries: (Q, E) float32, L2-normalised, like those that will be asked; half of them tune, half measure.
+    Without them, entries with noise added are. Raises OSError: the folder cannot be written.
+    """
+    # Threads link a graph in the order they come to it; with one, the same vectors give the same graph.
+    with _threads(1 if plan.kind == "hnsw" else None):
+        index = _train(vectors, plan)
+        _add(index, vectors, plan, folder)
+    _write(index, folder / INDEX)
+    settings = IndexSettings(
+        kind=plan.kind,
+        parameters=plan.parameters,
+        storage=plan.storage,
+        target_recall=plan.target_recall if plan.kind != "flat" else None,
+        reason=plan.reason,
+    )
+    if plan.kind == "flat" or not vectors.count:
+        return settings
+    stored = None
+    if plan.kind == "ivf-pq" and plan.storage in ("float16", "int8"):
+        stored = StoredVectors.open(
+            folder / VECTORS, plan.storage, dimension=vectors.dimension, entries=vectors.count
+        )
+    asked = held_out_queries(vectors, plan.seed) if queries is None else queries
+    with _threads(1):
+        return tune(lambda chosen: VectorIndex(index, chosen, stored), settings, vectors, asked)
+
+
+def _train(vectors: VectorSource, plan: IndexPlan) -> Any:
+    dimension = vectors.dimension
+    if plan.kind == "flat":
+        return faiss.IndexFlatIP(dimension)
+    if plan.kind == "hnsw":
+        return _graph(vectors, plan)
+    nlist = plan.parameters["nlist"]
+    rows = min(_TRAINING_PER_LIST * nlist, max(_TRAINING_BYTES // (4 * dimension), nlist))
+    sample = vectors.sample(rows, plan.seed)
+    quantizer = faiss.IndexFlatIP(dimension)
+    if plan.kind == "ivf-flat":
+        index: Any = faiss.IndexIVFFlat(quantizer, dimension, nlist, faiss.METRIC_INNER_PRODUCT)
+        _set_clustering(index.cp, plan.seed)
+        index.train(sample)
+        quantizer.this.disown()  # the index frees it from here on
+        index.own_fields = True
+        return index
+    parts = plan.parameters["subquantizers"]
+    inner = faiss.IndexIVFPQFastScan(
+        quantizer, dimension, nlist, parts, plan.parameters["bits"], faiss.METRIC_INNER_PRODUCT
+    )
+    quantizer.this.disown()
+    inner.own_fields = True
+    _set_clustering(inner.cp, plan.seed)
+    inner.pq.cp.seed = plan.seed + 1
+    rotation = faiss.OPQMatrix(dimension, parts)
+    rotation.niter = _ROTATION_ROUNDS
+    rotation.max_train_points = _ROTATION_TRAINING
+    rotated = faiss.ProductQuantizer(dimension, parts, plan.parameters["bits"])
+    rotated.cp.min_points_per_centroid = 1
+    rotation.pq = rotated
+    rotation.train(sample)
+    rotation.pq = None
+    inner.train(rotation.apply(sample))
+    index = faiss.IndexPreTransform(rotation, inner)
+    rotation.this.disown()
+    inner.this.disown()
+    index.own_fields = True
+    return index
+
+
+def _graph(vectors: VectorSource, plan: IndexPlan) -> Any:
+    links = plan.parameters["m"]
+    if plan.storage == "float32":
+        index: Any = faiss.IndexHNSWFlat(vectors.dimension, links, faiss.METRIC_INNER_PRODUCT)
+    else:
+        encoding = {
+            "float16": faiss.ScalarQuantizer.QT_fp16,
+            "int8": faiss.ScalarQuantizer.QT_8bit,
+        }[plan.storage or "float16"]
+        index = faiss.IndexHNSWSQ(vectors.dimension, encoding, links, faiss.METRIC_INNER_PRODUCT)
+        index.train(vectors.sample(_ROTATION_TRAINING, plan.seed))
+    index.hnsw.efConstruction = plan.parameters["ef_construction"]
+    return index
+
+
+def _set_clustering(clustering: Any, seed: int) -> None:
+    clustering.seed = seed + 1
+    clustering.niter = _KMEANS_ROUNDS
+    clustering.spherical = True  # the lists nearest to a query are told by inner product
+    clustering.min_points_per_centroid = 1  # else faiss prints a warning about small datastores
+    clustering.max_points_per_centroid = 2**31 - 1  # the sample is bounded already
+
+
+def _add(index: Any, vectors: VectorSource, plan: IndexPlan, folder: Path) -> None:
+    rows = max(1, _BLOCK_BYTES // (4 * vectors.dimension))
+    if plan.kind != "ivf-pq" or plan.storage not in ("float16", "int8"):
+        for block in vectors.blocks(rows):
+            index.add(np.ascontiguousarray(block, np.float32))
+        return
+    with (folder / VECTORS).open("wb") as file:
+        for block in vectors.blocks(rows):
+            index.add(np.ascontiguousarray(block, np.float32))
+            file.write(encode(block, plan.storage).data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _write(index: Any, path: Path) -> None:
+    # Through a Python file: faiss's own writer loses the error when the disk is full at the last bytes.
+    with path.open("wb") as file:
+        # faiss's stubs leave this class out.
+        writer = faiss.PyCallbackIOWriter(file.write)  # type: ignore[attr-defined]
+        faiss.write_index(index, writer)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    """faiss uses that many threads meanwhile; None: as many as it likes."""
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(before)
