@@ -11,20 +11,26 @@ and tuned to the same recall by the same tuner. Each index is searched by a fres
 import argparse
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks.datastore_probe import Probe
 from benchmarks.datastore_report import NAMES, K, Result, introduction, table
-from benchmarks.datastore_vectors import FileVectors, Shape, Vectors, near_queries, write_vectors
+from benchmarks.datastore_vectors import FileVectors, Shape, near_queries, write_vectors
 from datastore_build.index_plan import IndexPlan, IndexRequest, choose_index, parse_bytes
 from datastore_build.index_report import describe_index
 from datastore_build.index_tuning import Truth
 from datastore_build.indexing import build_index
+from retrieval.files import replacing
+from retrieval.manifest import IndexSettings
 
 _SHAPES: tuple[Shape, ...] = ("random", "clustered")
 _INDEXES = tuple(NAMES)
@@ -37,16 +43,12 @@ _NAMES = {
 
 def main() -> None:
     options = _options()
-    sections = [introduction(sys.argv[1:], options.count, options.dimension, options.queries)]
-    with tempfile.TemporaryDirectory(dir=options.scratch) as scratch:
+    sections = [introduction(sys.argv[1:], options.count, options.dimension, options.queries, options.rounds)]
+    with _scratch(options.scratch) as scratch:
         for shape in options.shapes:
-            folder = Path(scratch) / shape
-            folder.mkdir()
-            results = compare(shape, folder, options)
-            sections.append(table(shape, results))
-            for path in sorted(folder.rglob("*")):
-                if path.is_file():
-                    path.unlink()
+            folder = scratch / f"{shape}-{options.count}x{options.dimension}-{options.seed}"
+            folder.mkdir(exist_ok=True)
+            sections.append(table(shape, compare(shape, folder, options)))
     report = "\n".join(sections)
     print(report)
     if options.output is not None:
@@ -54,14 +56,84 @@ def main() -> None:
 
 
 def compare(shape: Shape, folder: Path, options: argparse.Namespace) -> list[Result]:
-    """Builds and measures every index over the same vectors with the same queries."""
-    vectors = write_vectors(folder / "vectors.f32", shape, options.count, options.dimension, options.seed)
+    """Builds every index over the same vectors, then searches them in turn with the same queries."""
+    path = folder / "vectors.f32"
+    if not path.exists():
+        with replacing(path) as temporary:
+            write_vectors(temporary, shape, options.count, options.dimension, options.seed)
+    vectors = FileVectors(path, options.dimension)
     queries = near_queries(vectors, options.queries, options.seed + 100)
     np.save(folder / "queries.npy", queries)
     truth = Truth.scan(vectors, queries, K)
-    return [
-        measure(name, plan_of(name, options), vectors, queries, truth, folder) for name in options.indexes
+    for name in options.indexes:
+        if not (folder / f"{name}.json").exists():
+            _build(name, vectors, folder, options)
+    rounds: dict[str, list[Probe]] = {name: [] for name in options.indexes}
+    for number in range(options.rounds):
+        for name in options.indexes:
+            _log(f"{shape}: searching {name}, round {number + 1}")
+            rounds[name].append(_search(name, vectors, folder))
+    return [_result(name, folder, probes, truth) for name, probes in rounds.items()]
+
+
+def _build(name: str, vectors: FileVectors, folder: Path, options: argparse.Namespace) -> None:
+    plan = plan_of(name, options)
+    _log(f"building {name}: {plan.kind}")
+    (folder / name).mkdir(exist_ok=True)
+    started = time.process_time()
+    settings = build_index(vectors, plan, folder / name)
+    seconds = time.process_time() - started  # of all threads: not what else the machine did
+    _log(f"{seconds:.0f} CPU seconds; {describe_index(settings)}")
+    (folder / f"{name}.seconds").write_text(f"{seconds}")
+    with replacing(folder / f"{name}.json") as temporary:
+        temporary.write_text(settings.model_dump_json())
+
+
+def _search(name: str, vectors: FileVectors, folder: Path) -> Probe:
+    files = [
+        folder / name,
+        folder / "queries.npy",
+        K,
+        vectors.count,
+        vectors.dimension,
+        folder / f"{name}.json",
     ]
+    probe = subprocess.run(
+        [sys.executable, "-m", "benchmarks.datastore_probe", *map(str, files)],
+        stdout=subprocess.PIPE,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+        check=True,
+    )
+    measured: Probe = json.loads(probe.stdout)
+    return measured
+
+
+def _result(name: str, folder: Path, probes: Sequence[Probe], truth: Truth) -> Result:
+    """Medians of the rounds."""
+    found = [np.array(entries) for entries in probes[0]["found"]]
+    return Result(
+        index=name,
+        settings=IndexSettings.model_validate_json((folder / f"{name}.json").read_bytes()),
+        recall=sum(min(K, int(truth.hits(row, row_found).sum())) for row, row_found in enumerate(found))
+        / (K * len(found)),
+        median_ms=statistics.median(probe["median_ms"] for probe in probes),
+        p99_ms=statistics.median(probe["p99_ms"] for probe in probes),
+        memory=int(statistics.median(probe["memory"] for probe in probes)),
+        anonymous=int(statistics.median(probe["anonymous"] for probe in probes)),
+        file_bytes=sum(path.stat().st_size for path in (folder / name).iterdir()),
+        build_seconds=float((folder / f"{name}.seconds").read_text()),
+    )
+
+
+@contextmanager
+def _scratch(folder: Path | None) -> Iterator[Path]:
+    """A folder that is named is kept, and what is in it from before is used again."""
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield folder
+    else:
+        with tempfile.TemporaryDirectory() as temporary:
+            yield Path(temporary)
 
 
 def plan_of(name: str, options: argparse.Namespace) -> IndexPlan:
@@ -75,44 +147,6 @@ def plan_of(name: str, options: argparse.Namespace) -> IndexPlan:
     plan = choose_index(options.count, options.dimension, IndexRequest("hnsw"))
     parameters = {"m": 32, "ef_construction": 40}  # faiss's own, which autofaiss leaves as they are
     return IndexPlan("hnsw", NAMES[name], plan.memory, parameters, "float32")
-
-
-def measure(
-    name: str, plan: IndexPlan, vectors: FileVectors, queries: Vectors, truth: Truth, folder: Path
-) -> Result:
-    _log(f"{name}: building {plan.kind}")
-    target = folder / name
-    target.mkdir()
-    started = time.monotonic()
-    settings = build_index(vectors, plan, target)
-    seconds = time.monotonic() - started
-    _log(f"{name}: {seconds:.0f} s; {describe_index(settings)}")
-    settings_file = folder / f"{name}.json"
-    settings_file.write_text(settings.model_dump_json())
-    arguments = [target, folder / "queries.npy", K, vectors.count, vectors.dimension, settings_file]
-    probe = subprocess.run(
-        [sys.executable, "-m", "benchmarks.datastore_probe", *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
-        check=True,
-    )
-    document = json.loads(probe.stdout)
-    hits = sum(int(truth.hits(row, np.array(found)).sum()) for row, found in enumerate(document["found"]))
-    result = Result(
-        index=name,
-        settings=settings,
-        recall=hits / (K * len(queries)),
-        median_ms=document["median_ms"],
-        p99_ms=document["p99_ms"],
-        memory=document["memory"],
-        anonymous=document["anonymous"],
-        file_bytes=sum(path.stat().st_size for path in target.iterdir()),
-        build_seconds=seconds,
-    )
-    _log(f"{result}")
-    for path in target.iterdir():
-        path.unlink()
-    return result
 
 
 def _log(text: str) -> None:
@@ -131,7 +165,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--target-ms", type=float, default=2.0)
     parser.add_argument("--shapes", nargs="+", choices=_SHAPES, default=_SHAPES)
     parser.add_argument("--indexes", nargs="+", choices=_INDEXES, default=_INDEXES)
-    parser.add_argument("--scratch", type=Path, default=None, help="a folder with room for 6 GB")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--scratch", type=Path, default=None, help="kept, and what it holds is used again")
     parser.add_argument("--output", type=Path, default=None)
     return parser.parse_args()
 

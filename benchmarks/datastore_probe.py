@@ -11,6 +11,7 @@ import json
 import sys
 import time
 from pathlib import Path
+from typing import TypedDict
 
 import faiss
 import numpy as np
@@ -19,6 +20,17 @@ from retrieval.index import VectorIndex
 from retrieval.manifest import INDEX, IndexSettings
 
 _WARM_UP = 20
+
+
+class Probe(TypedDict):
+    """What the process prints."""
+
+    median_ms: float
+    p99_ms: float
+    memory: int  # bytes that opening and searching added
+    anonymous: int  # of them, those that the kernel cannot drop
+    open_seconds: float
+    found: list[list[int]]
 
 
 def main() -> None:
@@ -43,12 +55,11 @@ def main() -> None:
         times.append(1000 * (time.perf_counter() - started))
         found.append(entries[0].tolist())
     after = proportional_memory()
-    document = {
+    document: Probe = {
         "median_ms": float(np.median(times)),
         "p99_ms": float(np.quantile(times, 0.99)),
         "memory": after["Pss"] - before["Pss"],
         "anonymous": after["Pss_Anon"] - before["Pss_Anon"],
-        "process": after["Rss"],
         "open_seconds": opened,
         "found": found,
     }
@@ -56,7 +67,7 @@ def main() -> None:
 
 
 def proportional_memory() -> dict[str, int]:
-    """Bytes of this process by the kernel's roll-up: Rss, Pss and the anonymous part of Pss."""
+    """Bytes of this process by the kernel's roll-up: Pss and the anonymous part of it among them."""
     lines = Path("/proc/self/smaps_rollup").read_text().splitlines()[1:]
     fields = (line.split() for line in lines)
     return {name.rstrip(":"): 1024 * int(size) for name, size, *_ in fields}

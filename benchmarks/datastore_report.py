@@ -29,10 +29,10 @@ class Result:
     memory: int  # what opening and searching added to the process
     anonymous: int  # of it, what the kernel cannot drop
     file_bytes: int
-    build_seconds: float
+    build_seconds: float  # of CPU time
 
 
-def introduction(arguments: Sequence[str], count: int, dimension: int, queries: int) -> str:
+def introduction(arguments: Sequence[str], count: int, dimension: int, queries: int, rounds: int) -> str:
     command = " ".join(["python -m benchmarks.datastore", *arguments])
     machine = (
         f"{_processor()}, {os.cpu_count()} threads; faiss {faiss.__version__}, "
@@ -44,9 +44,10 @@ def introduction(arguments: Sequence[str], count: int, dimension: int, queries: 
 - machine: {machine}
 - {count:,} vectors of {dimension} dimensions, {queries} queries; `datastore_vectors.py` says how they are
   made: queries are entries with noise, at a cosine of 0.7
-- each index is searched by a fresh process, one thread, one query at a time; MB resident: what opening and
-  searching added to the process, touched pages of mapped files included
-- building uses the threads there are, but one for a graph, and includes tuning
+- each index is searched by a fresh process, one thread, one query at a time; medians of {rounds} rounds in
+  which the indexes take turns
+- MB resident: what opening and searching added to the process, touched pages of mapped files included
+- building includes tuning; its CPU seconds are those of all threads
 """
 
 
@@ -56,7 +57,7 @@ def table(shape: str, results: Sequence[Result]) -> str:
         f"## {shape.capitalize()}",
         "",
         f"| index | recall@{K} | ms a query, median | p99 | MB resident | of them not droppable | "
-        "MB on disk | build, s |",
+        "MB on disk | build, CPU s |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
         *(_row(result) for result in results),
     ]

@@ -20,6 +20,7 @@ DEFAULT_TARGET_MS = 10.0  # for auto: a tenth of what a caption takes
 DEFAULT_TARGET_RECALL = 0.95
 
 _SMALL = 10_000  # entries up to which anything but exact search is not worth its training
+_FEWEST_TRAINED = 256  # vectors; of fewer no lists and codes can be learned
 _SCAN_RATE = 8e6  # bytes of vectors that one core multiplies in a millisecond
 _LARGEST_GRAPH = 1_000_000  # entries; linking more takes a core more than an hour
 _LINKS = 32  # of an entry in the HNSW graph, twice that at the bottom
@@ -67,7 +68,10 @@ def choose_index(count: int, dimension: int, request: IndexRequest | None = None
     request = request or IndexRequest()
     if request.kind == "auto":
         return _automatic(count, dimension, request)
-    plan = _PLANS[request.kind](count, dimension, request, request.memory_budget, "as asked for")
+    kind, reason = request.kind, "as asked for"
+    if kind in ("ivf-flat", "ivf-pq") and count < _FEWEST_TRAINED:
+        kind, reason = "flat", f"{count:,} vectors are too few to train an index of kind {request.kind}"
+    plan = _PLANS[kind](count, dimension, request, request.memory_budget, reason)
     _check_budget(plan, count, dimension, request.memory_budget)
     return plan
 
@@ -199,7 +203,7 @@ def _lists(count: int) -> int:
     if count < 2:
         return 1
     power = round(math.log2(math.sqrt(count)) + (1 if count > _LARGEST_GRAPH else 0))
-    return min(2**power, _MOST_LISTS)
+    return min(1 << power, _MOST_LISTS)
 
 
 def _subquantizers(dimension: int) -> int:

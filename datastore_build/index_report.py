@@ -22,7 +22,8 @@ def describe_index(index: IndexSettings) -> str:
 
 def missed_targets(index: IndexSettings, target_ms: float | None) -> list[str]:
     """What was asked for and not reached, with what can be done."""
-    measured, missed = index.measured, []
+    measured = index.measured
+    missed: list[str] = []
     if measured is None:
         return missed
     if index.target_recall is not None and measured.recall < index.target_recall:

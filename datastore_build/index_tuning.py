@@ -27,7 +27,7 @@ _BLOCK_BYTES = 2**26
 _MOST_CANDIDATES = 2**14
 _CANDIDATE_STEP = 16
 _MOST_EF = 2**12
-_CANDIDATE_WORK = 16  # bytes of codes scanned in the time in which one byte of a stored vector is scored
+_CANDIDATE_WORK = 8  # bytes of codes scanned in the time in which one byte of a stored vector is scored
 
 Vectors = npt.NDArray[np.float32]
 Make = Callable[[IndexSettings], VectorIndex]

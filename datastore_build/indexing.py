@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from datastore_build.index_plan import IndexPlan
 from datastore_build.index_tuning import held_out_queries, tune
-from datastore_build.vectors import VectorSource
+from datastore_build.vectors import VectorSource, even_blocks
 from retrieval.index import VectorIndex
 from retrieval.manifest import INDEX, VECTORS, IndexSettings
 from retrieval.stored_vectors import StoredVectors, encode
@@ -25,7 +25,7 @@ _BLOCK_BYTES = 2**26  # of vectors added at once
 _TRAINING_BYTES = 2**28  # of vectors trained on, at most
 _TRAINING_PER_LIST = 64
 _ROTATION_TRAINING = 2**14  # vectors the rotation is trained on: each of its rounds multiplies all of them
-_ROTATION_ROUNDS = 8
+_ROTATION_ROUNDS = 4
 _KMEANS_ROUNDS = 10
 
 
@@ -79,15 +79,13 @@ def _train(vectors: VectorSource, plan: IndexPlan) -> Any:
         index: Any = faiss.IndexIVFFlat(quantizer, dimension, nlist, faiss.METRIC_INNER_PRODUCT)
         _set_clustering(index.cp, plan.seed)
         index.train(sample)
-        quantizer.this.disown()  # the index frees it from here on
-        index.own_fields = True
+        _hand_over(quantizer, index)
         return index
     parts = plan.parameters["subquantizers"]
     inner = faiss.IndexIVFPQFastScan(
         quantizer, dimension, nlist, parts, plan.parameters["bits"], faiss.METRIC_INNER_PRODUCT
     )
-    quantizer.this.disown()
-    inner.own_fields = True
+    _hand_over(quantizer, inner)
     _set_clustering(inner.cp, plan.seed)
     inner.pq.cp.seed = plan.seed + 1
     rotation = faiss.OPQMatrix(dimension, parts)
@@ -100,10 +98,15 @@ def _train(vectors: VectorSource, plan: IndexPlan) -> Any:
     rotation.pq = None
     inner.train(rotation.apply(sample))
     index = faiss.IndexPreTransform(rotation, inner)
-    rotation.this.disown()
-    inner.this.disown()
-    index.own_fields = True
+    _hand_over(rotation, index)
+    _hand_over(inner, index)
     return index
+
+
+def _hand_over(part: Any, owner: Any) -> None:
+    """Python no longer frees the part; its owner does."""
+    part.this.disown()
+    owner.own_fields = True
 
 
 def _graph(vectors: VectorSource, plan: IndexPlan) -> Any:
@@ -111,10 +114,8 @@ def _graph(vectors: VectorSource, plan: IndexPlan) -> Any:
     if plan.storage == "float32":
         index: Any = faiss.IndexHNSWFlat(vectors.dimension, links, faiss.METRIC_INNER_PRODUCT)
     else:
-        encoding = {
-            "float16": faiss.ScalarQuantizer.QT_fp16,
-            "int8": faiss.ScalarQuantizer.QT_8bit,
-        }[plan.storage or "float16"]
+        types: Any = faiss.ScalarQuantizer
+        encoding = types.QT_fp16 if plan.storage == "float16" else types.QT_8bit
         index = faiss.IndexHNSWSQ(vectors.dimension, encoding, links, faiss.METRIC_INNER_PRODUCT)
         index.train(vectors.sample(_ROTATION_TRAINING, plan.seed))
     index.hnsw.efConstruction = plan.parameters["ef_construction"]
@@ -132,12 +133,12 @@ def _set_clustering(clustering: Any, seed: int) -> None:
 def _add(index: Any, vectors: VectorSource, plan: IndexPlan, folder: Path) -> None:
     rows = max(1, _BLOCK_BYTES // (4 * vectors.dimension))
     if plan.kind != "ivf-pq" or plan.storage not in ("float16", "int8"):
-        for block in vectors.blocks(rows):
-            index.add(np.ascontiguousarray(block, np.float32))
+        for block in even_blocks(vectors, rows):
+            index.add(block)
         return
     with (folder / VECTORS).open("wb") as file:
-        for block in vectors.blocks(rows):
-            index.add(np.ascontiguousarray(block, np.float32))
+        for block in even_blocks(vectors, rows):
+            index.add(block)
             file.write(encode(block, plan.storage).data)
         file.flush()
         os.fsync(file.fileno())

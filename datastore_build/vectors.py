@@ -23,6 +23,26 @@ class VectorSource(Protocol):
         """(min(count, self.count), E) different vectors, drawn with the seed."""
 
 
+def even_blocks(vectors: VectorSource, rows: int) -> Iterator[npt.NDArray[np.float32]]:
+    """All vectors in order, exactly `rows` at a time but for the last, wherever the source's blocks end.
+
+    What is built from them then depends on the vectors only, and not on how they were stored.
+    """
+    held: list[npt.NDArray[np.float32]] = []
+    waiting = 0
+    for block in vectors.blocks(rows):
+        while len(block):
+            part = block[: rows - waiting]
+            held.append(part)
+            waiting += len(part)
+            block = block[len(part) :]
+            if waiting == rows:
+                yield np.ascontiguousarray(np.concatenate(held) if len(held) > 1 else held[0], np.float32)
+                held, waiting = [], 0
+    if held:
+        yield np.ascontiguousarray(np.concatenate(held), np.float32)
+
+
 class MemoryVectors:
     """Vectors that are held in memory, as one array or in pieces."""
 

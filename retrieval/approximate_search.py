@@ -73,9 +73,10 @@ class ApproximateSearch:
         return scores[0], found[0]
 
     def _make_parameters(self, effort: int) -> Any:
+        classes: Any = faiss  # whose stubs leave the arguments out
         if self._kind == "hnsw":
-            return faiss.SearchParametersHNSW(efSearch=effort)
-        lists = faiss.SearchParametersIVF(nprobe=effort)
+            return classes.SearchParametersHNSW(efSearch=effort)
+        lists = classes.SearchParametersIVF(nprobe=effort)
         if self._kind == "ivf-flat":
             return lists
-        return faiss.SearchParametersPreTransform(index_params=lists)
+        return classes.SearchParametersPreTransform(index_params=lists)

@@ -59,7 +59,7 @@ def test_a_budget_too_small_for_every_kind_is_one_clear_line() -> None:
     with pytest.raises(IndexBudgetError) as error:
         choose_index(1_000_000, 384, IndexRequest(memory_budget=10 * 2**20))
     assert str(error.value) == (
-        "an index of kind ivf-pq for 1,000,000 vectors of 384 dimensions takes about 56.1 MB, more than the "
+        "an index of kind ivf-pq for 1,000,000 vectors of 384 dimensions takes about 56.2 MB, more than the "
         "10 MB of --memory-budget"
     )
 
