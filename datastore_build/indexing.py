@@ -88,6 +88,7 @@ def _train(vectors: VectorSource, plan: IndexPlan) -> Any:
     _hand_over(quantizer, inner)
     _set_clustering(inner.cp, plan.seed)
     inner.pq.cp.seed = plan.seed + 1
+    inner.pq.cp.min_points_per_centroid = 1  # as in _set_clustering
     rotation = faiss.OPQMatrix(dimension, parts)
     rotation.niter = _ROTATION_ROUNDS
     rotation.max_train_points = _ROTATION_TRAINING
