@@ -16,6 +16,10 @@ from retrieval.errors import DatastoreError
 
 StoredKind = Literal["float16", "int8"]
 
+# Bytes of float32 made at once: they stay in a core's cache, and the allocator has them at hand.
+_BYTES_AT_ONCE = 2**18
+_HALF_SCALE = np.float32(2.0**112)
+
 
 class StoredVectors:
     """Rows of a file, scored against a query. Any number of threads may read at once."""
@@ -43,11 +47,32 @@ class StoredVectors:
         self, query: npt.NDArray[np.float32], entries: npt.NDArray[np.int64]
     ) -> npt.NDArray[np.float32]:
         """Inner products (n,) of the query (E,) with the vectors of the entries (n,)."""
-        records = np.take(self._records, entries)
-        scores: npt.NDArray[np.float32] = records["values"].astype(np.float32) @ query
-        if self._kind == "int8":
-            scores *= records["scale"]
+        scores = np.empty(len(entries), np.float32)
+        if self._kind == "float16":
+            # Now and not after: processors are slow at products too small to be normalised.
+            query = query * _HALF_SCALE
+        step = max(1, _BYTES_AT_ONCE // (4 * len(query)))
+        for start in range(0, len(entries), step):
+            records = np.take(self._records, entries[start : start + step])
+            part = scores[start : start + step]
+            if self._kind == "int8":
+                np.matmul(records["values"].astype(np.float32), query, out=part)
+                part *= records["scale"]
+            else:
+                np.matmul(widen(records["values"]), query, out=part)
         return scores
+
+
+def widen(halves: npt.NDArray[np.float16]) -> npt.NDArray[np.float32]:
+    """float16 as float32, each divided by 2**112; numpy's own conversion takes ten times as long.
+
+    Sign, exponent and mantissa move to their places in a float32. The exponent is then too small by the
+    difference of the two biases, 127 - 15, also for numbers too small to be normalised. Not for infinities.
+    """
+    bits = halves.view(np.int16).astype(np.int32)  # copies of the sign fill the upper half
+    bits <<= 13
+    bits &= np.int32(-0x70002000)  # 0x8FFFE000: sign, five bits of exponent, ten of mantissa
+    return bits.view(np.float32)
 
 
 def record_type(kind: StoredKind, dimension: int) -> np.dtype[np.void]:
