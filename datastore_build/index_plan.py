@@ -106,11 +106,11 @@ def _automatic(count: int, dimension: int, request: IndexRequest) -> IndexPlan:
     limit = f"the budget of {describe_bytes(budget)}"
     if exact.memory <= budget and (count <= _SMALL or scan_ms <= target_ms):
         reason = (
-            f"{size} are few enough for exact search: {describe_bytes(exact.memory)}, about {scan_ms:.2g} ms"
+            f"{size} are few enough for exact search: {describe_bytes(exact.memory)}, about {scan_ms:.3g} ms"
         )
         return _flat(count, dimension, request, budget, reason)
     why = (
-        f"{size}: exact search would take {describe_bytes(exact.memory)} and about {scan_ms:.2g} ms "
+        f"{size}: exact search would take {describe_bytes(exact.memory)} and about {scan_ms:.3g} ms "
         f"({limit} and {target_ms:g} ms)"
     )
     graph = _hnsw(count, dimension, request, budget, f"{why}; a graph fits and is the quickest")

@@ -7,6 +7,7 @@ IVF-PQ an eighth of a byte or so per dimension and entry. The same vectors and p
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,14 @@ def build_index(
         )
     asked = held_out_queries(vectors, plan.seed) if queries is None else queries
     with _threads(1):
-        return tune(lambda chosen: VectorIndex(index, chosen, stored), settings, vectors, asked)
+        settings = tune(lambda chosen: VectorIndex(index, chosen, stored), settings, vectors, asked)
+    if plan.kind == "ivf-pq" and 1 < plan.parameters["nlist"] < 2 * (settings.search.nprobe or 1):
+        # The vectors have no clusters that lists could keep apart. One long list is scanned faster than many.
+        del index, stored
+        reason = f"{plan.reason}; one list, because most of {plan.parameters['nlist']:,} had to be searched"
+        single = replace(plan, parameters=plan.parameters | {"nlist": 1}, reason=reason)
+        return build_index(vectors, single, folder, queries=asked)
+    return settings
 
 
 def _train(vectors: VectorSource, plan: IndexPlan) -> Any:
@@ -72,7 +80,8 @@ def _train(vectors: VectorSource, plan: IndexPlan) -> Any:
     if plan.kind == "hnsw":
         return _graph(vectors, plan)
     nlist = plan.parameters["nlist"]
-    rows = min(_TRAINING_PER_LIST * nlist, max(_TRAINING_BYTES // (4 * dimension), nlist))
+    wanted = max(_TRAINING_PER_LIST * nlist, _ROTATION_TRAINING)
+    rows = min(wanted, max(_TRAINING_BYTES // (4 * dimension), nlist))
     sample = vectors.sample(rows, plan.seed)
     quantizer = faiss.IndexFlatIP(dimension)
     if plan.kind == "ivf-flat":

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
-from clustered_vectors import clustered, exact_neighbours, queries_near, recall
+from clustered_vectors import clustered, exact_neighbours, normalise, queries_near, recall
 
 from datastore_build.index_plan import IndexChoice, IndexPlan, IndexRequest, choose_index
 from datastore_build.indexing import build_index
@@ -144,6 +144,17 @@ def test_vectors_in_fewer_bytes_still_reach_the_target(
     queries = queries_near(VECTORS_3000, 300)
     _, found = _open(tmp_path, settings).search(queries, 4)
     assert recall(found, exact_neighbours(VECTORS_3000, queries, 4)) >= 0.95
+
+
+def test_vectors_without_clusters_are_kept_in_one_list_and_found(tmp_path: Path) -> None:
+    vectors = normalise(np.random.default_rng(5).standard_normal((2000, 64)))
+    plan = choose_index(2000, 64, IndexRequest("ivf-pq"))
+    settings = build_index(MemoryVectors(64, [vectors]), plan, tmp_path)
+    assert settings.parameters["nlist"] == settings.search.nprobe == 1
+    assert "one list" in settings.reason
+    queries = queries_near(vectors, 300)
+    index = VectorIndex.read(tmp_path / INDEX, dimension=64, entries=2000, settings=settings)
+    assert recall(index.search(queries, 4)[1], exact_neighbours(vectors, queries, 4)) >= 0.95
 
 
 def test_given_queries_are_what_is_measured(tmp_path: Path) -> None:
