@@ -27,7 +27,7 @@ from benchmarks.datastore_report import NAMES, K, Result, introduction, table
 from benchmarks.datastore_vectors import FileVectors, Shape, near_queries, write_vectors
 from datastore_build.index_plan import IndexPlan, IndexRequest, choose_index, parse_bytes
 from datastore_build.index_report import describe_index
-from datastore_build.index_tuning import Truth
+from datastore_build.index_truth import Truth
 from datastore_build.indexing import build_index
 from retrieval.files import replacing
 from retrieval.manifest import IndexSettings

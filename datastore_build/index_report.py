@@ -7,7 +7,7 @@ def describe_index(index: IndexSettings) -> str:
     """One line."""
     search = index.search.model_dump(exclude_none=True)
     numbers = {**index.parameters, **search}
-    settings = ", ".join(f"{name.replace('_', ' ')} {value:,}" for name, value in numbers.items())
+    settings = ", ".join(f"{name.replace('_', ' ')} {value:,g}" for name, value in numbers.items())
     parts = [index.kind + (f" ({settings})" if settings else "")]
     if index.reason:
         parts.append(index.reason)

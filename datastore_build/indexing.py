@@ -64,7 +64,10 @@ def build_index(
     asked = held_out_queries(vectors, plan.seed) if queries is None else queries
     with _threads(1):
         settings = tune(lambda chosen: VectorIndex(index, chosen, stored), settings, vectors, asked)
-    if plan.kind == "ivf-pq" and 1 < plan.parameters["nlist"] < 2 * (settings.search.nprobe or 1):
+    all_lists = settings.search.probe_margin is None and settings.search.nprobe == plan.parameters.get(
+        "nlist"
+    )
+    if plan.kind == "ivf-pq" and all_lists and plan.parameters["nlist"] > 1:
         # The vectors have no clusters that lists could keep apart. One long list is scanned faster than many.
         del index, stored
         reason = f"{plan.reason}; one list, because most of {plan.parameters['nlist']:,} had to be searched"

@@ -77,9 +77,13 @@ class Counts(_Record):
 class SearchSettings(_Record):
     """How far an approximate index looks; each kind has its own of them."""
 
-    nprobe: PositiveInt | None = None  # lists of an IVF index
     ef_search: PositiveInt | None = None  # breadth of the search in an HNSW graph
-    candidates: PositiveInt | None = None  # entries scored again from the stored vectors
+    nprobe: PositiveInt | None = None  # lists of an IVF index; with a margin, at most
+    probe_margin: NonNegativeFloat | None = (
+        None  # of the nearest list's score, within which lists are searched
+    )
+    candidates: PositiveInt | None = None  # entries scored again from the stored vectors, at most
+    score_margin: NonNegativeFloat | None = None  # by how much a code's score may be too low
 
 
 class Measurement(_Record):

@@ -94,7 +94,7 @@ def test_the_manifest_says_what_was_tuned_and_measured(
         == {
             "hnsw": {"ef_search"},
             "ivf-flat": {"nprobe"},
-            "ivf-pq": {"nprobe", "candidates"},
+            "ivf-pq": {"nprobe", "probe_margin", "candidates", "score_margin"},
         }[kind]
     )
     # Less than everything is looked at: it was tuned, not given up.
@@ -205,7 +205,7 @@ class _CountingSource:
 
 def test_no_more_than_a_block_and_a_sample_are_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("datastore_build.indexing._BLOCK_BYTES", 500 * 4 * DIMENSION)
-    monkeypatch.setattr("datastore_build.index_tuning._BLOCK_BYTES", 500 * 4 * 512)
+    monkeypatch.setattr("datastore_build.index_truth._BLOCK_BYTES", 500 * 4 * 512)
     monkeypatch.setattr("datastore_build.indexing._TRAINING_BYTES", 600 * 4 * DIMENSION)
     source = _CountingSource(COUNT, DIMENSION)
     build_index(source, _plan("ivf-pq"), tmp_path)
