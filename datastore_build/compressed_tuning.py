@@ -1,7 +1,7 @@
 """The search settings of an IVF-PQ index: which lists a query looks into, what it scores again.
 
-Both are margins, so that an easy query is quick and a hard one thorough: lists whose centroid scores within
-one margin of the best, and candidates that the k-th best could not rule out were their codes' scores too low
+Both are margins, so that an easy query is quick and a hard one thorough: lists whose cosine is within one
+margin of the best, and candidates that the k-th best could not rule out were their codes' scores too low
 by the other. For each of some margins for lists, one search with many candidates tells the margin for scores
 that reaches the goal, and what both cost.
 """
@@ -40,7 +40,7 @@ def tune_compressed(
     most = min(_MOST_CANDIDATES, vectors.count)
     list_work = vectors.count / nlist * settings.parameters["subquantizers"] / 2
     candidate_work = _CANDIDATE_WORK * vectors.dimension * (1 if settings.storage == "int8" else 2)
-    behind = _behind_the_best_list(_search(make(_at(settings, nlist, None, most, None))), queries, nlist)
+    behind = _behind_the_best_list(_search(make(_at(settings, nlist, None, most, None))), queries)
     best, least = SearchSettings(nprobe=nlist, candidates=most), math.inf
     for mean_probes in _powers(nlist):
         scan_work = mean_probes * list_work
@@ -68,10 +68,11 @@ def tune_compressed(
     return settings.model_copy(update={"search": best})
 
 
-def _behind_the_best_list(search: ApproximateSearch, queries: Vectors, nlist: int) -> Vectors:
-    """(Q, nlist): by how much each list's centroid scores less than the best one, in ascending order."""
-    scores = np.stack([search.list_scores(query[None], nlist) for query in queries])
-    behind: Vectors = scores[:, :1] - scores
+def _behind_the_best_list(search: ApproximateSearch, queries: Vectors) -> Vectors:
+    """(Q, nlist): by how much each list's cosine is below the best one's."""
+    lists = search.lists
+    cosines = np.stack([lists.cosines(lists.rotated(query[None])) for query in queries])
+    behind: Vectors = cosines.max(axis=1, keepdims=True) - cosines
     return behind
 
 

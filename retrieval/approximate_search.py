@@ -12,13 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from retrieval.index_file import inverted_index
+from retrieval.list_probing import Found, ListProber
 from retrieval.manifest import IndexKind, SearchSettings
 from retrieval.stored_vectors import StoredVectors
 
 _WIDEN = 4  # how much farther is looked if fewer than k were found
 _FIRST_RESCORED = 64  # candidates scored again before it is asked whether more are worth it
-
-Found = tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]
 
 
 class ApproximateSearch:
@@ -37,15 +36,13 @@ class ApproximateSearch:
         self._kind = kind
         self._settings = settings
         self._vectors = vectors
+        self._lists = ListProber(index) if kind == "ivf-pq" else None
         if kind == "hnsw":
             self._effort, self._most = settings.ef_search or 1, index.ntotal
         else:
-            inner = inverted_index(index)
-            self._quantizer = faiss.downcast_index(inner.quantizer)
-            self._effort, self._most = min(settings.nprobe or 1, inner.nlist), inner.nlist
-        if kind == "ivf-pq":
-            self._rotation = faiss.downcast_VectorTransform(index.chain.at(0))
-        self._parameters: dict[int, Any] = {}  # made once for each effort, as that takes as long as a list
+            self._most = inverted_index(index).nlist
+            self._effort = min(settings.nprobe or 1, self._most)
+        self._parameters = self._make_parameters(self._effort)
 
     def search(self, queries: npt.NDArray[np.float32], k: int) -> Found:
         """Scores and entries (B, k), best first, ties by entry number; k is at most the number of entries."""
@@ -59,42 +56,44 @@ class ApproximateSearch:
             scores[row], entries[row] = found_scores[order], found[order]
         return scores, entries
 
+    @property
+    def lists(self) -> ListProber:
+        """Of an IVF-PQ index. Raises ValueError for others."""
+        if self._lists is None:
+            raise ValueError(f"an index of kind {self._kind} has no compressed lists")
+        return self._lists
+
     def candidates(self, query: npt.NDArray[np.float32], count: int) -> Found:
-        """Up to `count` entries the index itself finds for a query (1, E), with their scores, best first."""
-        scores, found = self._index.search(query, count, params=self._of_effort(self._probes(query)))
-        hit = found[0] >= 0
-        return scores[0][hit], found[0][hit]
-
-    def list_scores(self, query: npt.NDArray[np.float32], count: int) -> npt.NDArray[np.float32]:
-        """Inner products (count,) of a query (1, E) with an IVF-PQ index's nearest centroids, best first."""
-        scores, _ = self._quantizer.search(self._rotation.apply(query), count)
-        return scores[0]  # type: ignore[no-any-return]
-
-    def _probes(self, query: npt.NDArray[np.float32]) -> int:
-        """The effort a query needs, as far as can be told beforehand."""
-        margin = self._settings.probe_margin
-        if margin is None or self._effort == 1:
-            return self._effort
-        scores = self.list_scores(query, self._effort)
-        return int(np.count_nonzero(scores >= scores[0] - margin))
+        """Up to `count` entries the index itself finds for a query (1, E), with its scores, best first."""
+        return self._looked_up(query, count, self._effort, self._settings.probe_margin)
 
     def _found(self, query: npt.NDArray[np.float32], k: int) -> Found:
         """At least k entries near a query (1, E), with the index's scores, best first."""
         fetched = k
         if self._vectors is not None:
             fetched = min(max(self._settings.candidates or 1, 2 * k), self._index.ntotal)
-        effort = max(self._effort, k) if self._kind == "hnsw" else self._probes(query)
+        effort = max(self._effort, k) if self._kind == "hnsw" else self._effort
+        margin = self._settings.probe_margin
         while True:
-            scores, found = self._index.search(query, fetched, params=self._of_effort(effort))
-            hit = found[0] >= 0
-            if np.count_nonzero(hit) >= k:
-                return scores[0][hit], found[0][hit]
-            if effort >= self._most:
+            scores, found = self._looked_up(query, fetched, effort, margin)
+            if len(found) >= k:
+                return scores, found
+            if effort >= self._most and margin is None:
                 break
-            effort = min(_WIDEN * effort, self._most)
+            effort, margin = min(_WIDEN * effort, self._most), None
         # Only in a graph, where some entries may be linked from nowhere.
         scores, found = faiss.downcast_index(self._index.storage).search(query, k)
         return scores[0], found[0]
+
+    def _looked_up(
+        self, query: npt.NDArray[np.float32], count: int, effort: int, margin: float | None
+    ) -> Found:
+        if self._lists is not None:
+            return self._lists.search(query, count, most=effort, margin=margin)
+        parameters = self._parameters if effort == self._effort else self._make_parameters(effort)
+        scores, found = self._index.search(query, count, params=parameters)
+        hit = found[0] >= 0
+        return scores[0][hit], found[0][hit]
 
     def _rescored(
         self,
@@ -118,16 +117,8 @@ class ApproximateSearch:
             end = min(worthwhile, 4 * done)
         return exact[:done], found[:done]
 
-    def _of_effort(self, effort: int) -> Any:
-        if effort not in self._parameters:
-            self._parameters[effort] = self._make_parameters(effort)
-        return self._parameters[effort]
-
     def _make_parameters(self, effort: int) -> Any:
         classes: Any = faiss  # whose stubs leave the arguments out
         if self._kind == "hnsw":
             return classes.SearchParametersHNSW(efSearch=effort)
-        lists = classes.SearchParametersIVF(nprobe=effort)
-        if self._kind == "ivf-flat":
-            return lists
-        return classes.SearchParametersPreTransform(index_params=lists)
+        return classes.SearchParametersIVF(nprobe=effort)

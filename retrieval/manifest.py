@@ -80,7 +80,7 @@ class SearchSettings(_Record):
     ef_search: PositiveInt | None = None  # breadth of the search in an HNSW graph
     nprobe: PositiveInt | None = None  # lists of an IVF index; with a margin, at most
     probe_margin: NonNegativeFloat | None = (
-        None  # of the nearest list's score, within which lists are searched
+        None  # of the nearest list's cosine, within which lists are searched
     )
     candidates: PositiveInt | None = None  # entries scored again from the stored vectors, at most
     score_margin: NonNegativeFloat | None = None  # by how much a code's score may be too low

@@ -1,0 +1,73 @@
+"""Which lists of an IVF-PQ index a query looks into, and what it finds there.
+
+Lists are taken by the cosine of the query to their centroid. Centroids are means: that of a tight cluster is
+long, that of a list of many small clusters short, and the inner product alone would pass over those. What the
+index adds to the scores of a list's codes is the inner product all the same.
+"""
+
+from typing import Any
+
+import faiss
+import numpy as np
+import numpy.typing as npt
+
+from retrieval.index_file import inverted_index
+
+Found = tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]
+
+
+class ListProber:
+    """A rotation, centroids, and the lists behind them. Nothing in the index is changed."""
+
+    def __init__(self, index: Any) -> None:
+        self._index = index  # the memory below is its own
+        self._lists = inverted_index(index)
+        self._rotation = faiss.downcast_VectorTransform(index.chain.at(0))
+        self.nlist: int = self._lists.nlist
+        quantizer: Any = faiss.downcast_index(self._lists.quantizer)
+        centroids = faiss.rev_swig_ptr(quantizer.get_xb(), self.nlist * quantizer.d)
+        self._centroids: npt.NDArray[np.float32] = centroids.reshape(self.nlist, quantizer.d)
+        self._lengths = np.maximum(np.linalg.norm(self._centroids, axis=1), 1e-12).astype(np.float32)
+        # Made once for each number of lists, as that takes as long as scanning one.
+        self._parameters: dict[int, Any] = {}
+
+    def rotated(self, query: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """A query (1, E) as the lists hold vectors."""
+        return self._rotation.apply(query)
+
+    def cosines(self, rotated: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """(nlist,) of a rotated query (1, E) to every centroid; right but for the length of the query."""
+        cosines: npt.NDArray[np.float32] = (self._centroids @ rotated[0]) / self._lengths
+        return cosines
+
+    def search(self, query: npt.NDArray[np.float32], count: int, *, most: int, margin: float | None) -> Found:
+        """Scores and entries (≤ count,) in the lists nearest to a query (1, E), best first.
+
+        most: how many lists at most. margin: none whose centroid's cosine is that much below the best.
+        """
+        rotated = self.rotated(query)
+        cosines = self.cosines(rotated)
+        lists = np.arange(self.nlist) if most >= self.nlist else np.argpartition(-cosines, most - 1)[:most]
+        if margin is not None:
+            lists = lists[cosines[lists] >= cosines.max() - margin]
+        number = len(lists)
+        if number not in self._parameters:
+            classes: Any = faiss  # whose stubs leave the arguments out
+            self._parameters[number] = classes.SearchParametersIVF(nprobe=number)
+        lists = np.ascontiguousarray(lists, np.int64)
+        products = np.ascontiguousarray(cosines[lists] * self._lengths[lists])
+        scores, entries = np.empty(count, np.float32), np.empty(count, np.int64)
+        # The wrapper for Python takes no parameters, and without them a number of lists set in the index.
+        self._lists.search_preassigned_c(
+            1,
+            faiss.swig_ptr(rotated),
+            count,
+            faiss.swig_ptr(lists),
+            faiss.swig_ptr(products),
+            faiss.swig_ptr(scores),
+            faiss.swig_ptr(entries),
+            False,
+            self._parameters[number],
+        )
+        hit = entries >= 0
+        return scores[hit], entries[hit]
