@@ -1,16 +1,14 @@
 """The search settings of an IVF-PQ index: which lists a query looks into, what it scores again.
 
-Both are margins, so that an easy query is quick and a hard one thorough: lists whose cosine is within one
-margin of the best, and candidates that the k-th best could not rule out were their codes' scores too low
-by the other. For each of some margins for lists, one search with many candidates tells the margin for scores
-that reaches the goal, and what both cost.
+Lists are taken by a margin, so that an easy query is quick and a hard one thorough: those whose cosine is
+that near to the best list's. For each of some margins, one search with many candidates tells how many of them
+are needed to reach the goal, and what both cost.
 """
 
 import math
 from collections.abc import Callable
 
 import numpy as np
-import numpy.typing as npt
 
 from datastore_build.index_truth import Truth, Vectors
 from datastore_build.vectors import VectorSource
@@ -19,9 +17,9 @@ from retrieval.index import VectorIndex
 from retrieval.manifest import IndexSettings, SearchSettings
 
 _MOST_CANDIDATES = 2**14
+_CANDIDATE_STEP = 16
 _CANDIDATE_WORK = 6  # bytes of codes scanned in the time in which one byte of a stored vector is scored
-_SPARE = 1.25  # queries may need more candidates than all but a hundredth of those tuned on
-_WIDEN, _WIDENINGS = 1.15, 8
+_WIDEN, _WIDENINGS = 1.25, 8
 
 
 def tune_compressed(
@@ -34,38 +32,34 @@ def tune_compressed(
 ) -> IndexSettings:
     """The settings that reach a recall of `goal` on the first queries of `truth` with the least work.
 
-    Where most lists must be searched, all are: nprobe is then nlist and there is no margin for lists.
+    Where most lists must be searched, all are: nprobe is then nlist and there is no margin.
     """
     nlist = settings.parameters["nlist"]
     most = min(_MOST_CANDIDATES, vectors.count)
     list_work = vectors.count / nlist * settings.parameters["subquantizers"] / 2
     candidate_work = _CANDIDATE_WORK * vectors.dimension * (1 if settings.storage == "int8" else 2)
-    behind = _behind_the_best_list(_search(make(_at(settings, nlist, None, most, None))), queries)
-    best, least = SearchSettings(nprobe=nlist, candidates=most), math.inf
-    for mean_probes in _powers(nlist):
-        scan_work = mean_probes * list_work
-        if scan_work >= least:
-            break
+    behind = _behind_the_best_list(_search(make(_at(settings, nlist, None, most))), queries)
+    best, least = _at(settings, nlist, None, most), math.inf
+    for mean_probes in _steps(nlist):
         # Over all queries, the margin lets in that many lists on average.
         margin = None if 2 * mean_probes >= nlist else _margin(behind, mean_probes)
-        if margin is None:
-            scan_work = nlist * list_work
+        scan_work = (nlist if margin is None else mean_probes) * list_work
+        if scan_work >= least:
+            break
         probes = nlist if margin is None else int((behind <= margin).sum(axis=1).max())
-        search = _search(make(_at(settings, probes, margin, most, None)))
-        slack, counts = _scores_needed(search, truth, queries, most, goal)
-        if slack is not None and scan_work + counts.mean() * candidate_work < least:
-            least = scan_work + float(counts.mean()) * candidate_work
-            candidates = min(math.ceil(_SPARE * np.quantile(counts, 0.99)), most)
-            best = _at(settings, probes, margin, max(candidates, truth.k), slack).search
+        needed = _candidates_needed(
+            _search(make(_at(settings, probes, margin, most))), truth, queries, most, goal
+        )
+        if needed is not None and scan_work + needed * candidate_work < least:
+            best, least = _at(settings, probes, margin, needed), scan_work + needed * candidate_work
         if margin is None:
             break
-    # The stored vectors are rounded, too: what is among the candidates is not always ranked where it belongs.
+    # The stored vectors are rounded, so what is among the candidates is not always ranked where it belongs.
     for _ in range(_WIDENINGS):
-        tuned = settings.model_copy(update={"search": best})
-        if truth.recall(make(tuned), queries) >= goal:
+        if truth.recall(make(best), queries) >= goal:
             break
         best = _widened(best, nlist, most)
-    return settings.model_copy(update={"search": best})
+    return best
 
 
 def _behind_the_best_list(search: ApproximateSearch, queries: Vectors) -> Vectors:
@@ -77,49 +71,38 @@ def _behind_the_best_list(search: ApproximateSearch, queries: Vectors) -> Vector
 
 
 def _margin(behind: Vectors, mean_probes: int) -> float:
-    return _rounded_up(
-        float(np.partition(behind, mean_probes * len(behind) - 1, axis=None)[mean_probes * len(behind) - 1])
-    )
+    last = mean_probes * len(behind) - 1
+    return _rounded_up(float(np.partition(behind, last, axis=None)[last]))
 
 
-def _scores_needed(
+def _candidates_needed(
     search: ApproximateSearch, truth: Truth, queries: Vectors, most: int, goal: float
-) -> tuple[float | None, npt.NDArray[np.int64]]:
-    """The margin for scores that finds enough, and how many candidates (Q,) it then scores again.
-
-    None if the lists searched do not hold enough of the true neighbours.
-    """
-    needed: list[npt.NDArray[np.float32]] = []  # how much too low the true neighbours' codes score
-    all_scores = []
+) -> int | None:
+    """How many candidates must be scored again; None if the lists searched do not hold enough."""
+    found_after = np.zeros(most)  # hits among the first n + 1 candidates, over all queries
     for number, query in enumerate(queries):
-        scores, found = search.candidates(query[None], most)
-        all_scores.append(scores)
-        hits = scores[truth.hits(number, found)]
-        needed.append(truth.least[number] - hits[: truth.k])
-    needs = np.sort(np.concatenate(needed))
-    enough = math.ceil(goal * truth.k * len(queries))
-    if len(needs) < enough:
-        return None, np.zeros(len(queries), np.int64)
-    slack = _rounded_up(max(float(needs[enough - 1]), 0.0))
-    counts = [int((scores >= truth.least[row] - slack).sum()) for row, scores in enumerate(all_scores)]
-    return slack, np.array(counts)
+        _, found = search.candidates(query[None], most)
+        hits = np.minimum(np.cumsum(truth.hits(number, found)), truth.k)
+        found_after[: len(hits)] += hits
+        found_after[len(hits) :] += hits[-1] if len(hits) else 0
+    enough = np.flatnonzero(found_after >= goal * truth.k * len(queries))
+    if not len(enough):
+        return None
+    return min(-(-(int(enough[0]) + 1) // _CANDIDATE_STEP) * _CANDIDATE_STEP, most)
 
 
-def _widened(search: SearchSettings, nlist: int, most: int) -> SearchSettings:
-    return SearchSettings(
-        nprobe=min(math.ceil(_WIDEN * (search.nprobe or 1)), nlist),
-        probe_margin=None if search.probe_margin is None else _rounded_up(_WIDEN * search.probe_margin),
-        candidates=min(math.ceil(_WIDEN * (search.candidates or 1)), most),
-        score_margin=None if search.score_margin is None else _rounded_up(_WIDEN * search.score_margin),
+def _widened(settings: IndexSettings, nlist: int, most: int) -> IndexSettings:
+    search = settings.search
+    return _at(
+        settings,
+        min(math.ceil(_WIDEN * (search.nprobe or 1)), nlist),
+        None if search.probe_margin is None else _rounded_up(_WIDEN * search.probe_margin),
+        min(math.ceil(_WIDEN * (search.candidates or 1)), most),
     )
 
 
-def _at(
-    settings: IndexSettings, nprobe: int, probe_margin: float | None, candidates: int, slack: float | None
-) -> IndexSettings:
-    search = SearchSettings(
-        nprobe=nprobe, probe_margin=probe_margin, candidates=candidates, score_margin=slack
-    )
+def _at(settings: IndexSettings, nprobe: int, margin: float | None, candidates: int) -> IndexSettings:
+    search = SearchSettings(nprobe=nprobe, probe_margin=margin, candidates=candidates)
     return settings.model_copy(update={"search": search})
 
 
@@ -129,9 +112,12 @@ def _search(index: VectorIndex) -> ApproximateSearch:
     return index.approximate
 
 
-def _powers(limit: int) -> list[int]:
-    """1, 2, 4, … and the limit itself."""
-    return [2**power for power in range(limit.bit_length()) if 2**power < limit] + [limit]
+def _steps(limit: int) -> list[int]:
+    """1, 2, 3, 4, 6, 8, 12, … and the limit itself."""
+    steps = {2**power for power in range(limit.bit_length())} | {
+        3 * 2**power for power in range(limit.bit_length())
+    }
+    return [*sorted(step for step in steps if step < limit), limit]
 
 
 def _rounded_up(value: float) -> float:

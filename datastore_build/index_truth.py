@@ -23,8 +23,8 @@ class Truth:
     def __init__(self, scores: Vectors, entries: npt.NDArray[np.int64], k: int) -> None:
         """scores, entries: (Q, K) of the K ≥ k nearest, best first."""
         self.k = k
-        self.least: Vectors = scores[:, k - 1] - _TIE  # what an entry must score to be one of the k
-        self._right = [row[near] for row, near in zip(entries, scores >= self.least[:, None], strict=True)]
+        least = scores[:, k - 1 : k] - _TIE
+        self._right = [row[near] for row, near in zip(entries, scores >= least, strict=True)]
 
     @classmethod
     def scan(cls, vectors: VectorSource, queries: Vectors, k: int = NEIGHBOURS) -> Self:

@@ -15,20 +15,23 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 
+from datastore_build.compressed_index import (
+    ROTATION_TRAINING,
+    hand_over,
+    list_directions,
+    prepare_search,
+    train_compressed,
+)
 from datastore_build.index_plan import IndexPlan
 from datastore_build.index_tuning import held_out_queries, tune
 from datastore_build.vectors import VectorSource, even_blocks
 from retrieval.index import VectorIndex
-from retrieval.index_file import inverted_index
 from retrieval.manifest import INDEX, VECTORS, IndexSettings
 from retrieval.stored_vectors import StoredVectors, encode
 
 _BLOCK_BYTES = 2**26  # of vectors added at once
 _TRAINING_BYTES = 2**28  # of vectors trained on, at most
 _TRAINING_PER_LIST = 64
-_ROTATION_TRAINING = 2**14  # vectors the rotation is trained on: each of its rounds multiplies all of them
-_ROTATION_ROUNDS = 4
-_KMEANS_ROUNDS = 10
 
 
 def build_index(
@@ -48,8 +51,7 @@ def build_index(
         index = _train(vectors, plan)
         _add(index, vectors, plan, folder)
         if plan.kind == "ivf-pq":
-            _unshrink(index, _training_sample(vectors, plan))
-            _search_by_inner_product(inverted_index(index))
+            prepare_search(index, _training_sample(vectors, plan))
     _write(index, folder / INDEX)
     settings = IndexSettings(
         kind=plan.kind,
@@ -91,48 +93,18 @@ def _train(vectors: VectorSource, plan: IndexPlan) -> Any:
     if plan.kind == "ivf-flat":
         quantizer = faiss.IndexFlatIP(dimension)
         index: Any = faiss.IndexIVFFlat(quantizer, dimension, nlist, faiss.METRIC_INNER_PRODUCT)
-        _set_clustering(index.cp, plan.seed)
-        index.cp.spherical = True  # the lists nearest to a query are told by inner product
+        quantizer.add(list_directions(sample, nlist, plan.seed))
         index.train(sample)
-        _hand_over(quantizer, index)
+        hand_over(quantizer, index)
         return index
-    parts = plan.parameters["subquantizers"]
-    # Codes stand for what is left of a vector without its list's centroid: least if that is the mean of the
-    # list, and the list the one with the nearest mean.
-    means = faiss.IndexFlatL2(dimension)
-    inner = faiss.IndexIVFPQFastScan(
-        means, dimension, nlist, parts, plan.parameters["bits"], faiss.METRIC_INNER_PRODUCT
-    )
-    _hand_over(means, inner)
-    _set_clustering(inner.cp, plan.seed)
-    inner.pq.cp.seed = plan.seed + 1
-    inner.pq.cp.min_points_per_centroid = 1  # as in _set_clustering
-    rotation = faiss.OPQMatrix(dimension, parts)
-    rotation.niter = _ROTATION_ROUNDS
-    rotation.max_train_points = _ROTATION_TRAINING
-    rotated = faiss.ProductQuantizer(dimension, parts, plan.parameters["bits"])
-    rotated.cp.min_points_per_centroid = 1
-    rotation.pq = rotated
-    rotation.train(sample)
-    rotation.pq = None
-    inner.train(rotation.apply(sample))
-    index = faiss.IndexPreTransform(rotation, inner)
-    _hand_over(rotation, index)
-    _hand_over(inner, index)
-    return index
+    return train_compressed(sample, plan)
 
 
 def _training_sample(vectors: VectorSource, plan: IndexPlan) -> npt.NDArray[np.float32]:
     nlist = plan.parameters["nlist"]
-    wanted = max(_TRAINING_PER_LIST * nlist, _ROTATION_TRAINING)
+    wanted = max(_TRAINING_PER_LIST * nlist, ROTATION_TRAINING)
     rows = min(wanted, max(_TRAINING_BYTES // (4 * vectors.dimension), nlist))
     return vectors.sample(rows, plan.seed)
-
-
-def _hand_over(part: Any, owner: Any) -> None:
-    """Python no longer frees the part; its owner does."""
-    part.this.disown()
-    owner.own_fields = True
 
 
 def _graph(vectors: VectorSource, plan: IndexPlan) -> Any:
@@ -143,16 +115,9 @@ def _graph(vectors: VectorSource, plan: IndexPlan) -> Any:
         types: Any = faiss.ScalarQuantizer
         encoding = types.QT_fp16 if plan.storage == "float16" else types.QT_8bit
         index = faiss.IndexHNSWSQ(vectors.dimension, encoding, links, faiss.METRIC_INNER_PRODUCT)
-        index.train(vectors.sample(_ROTATION_TRAINING, plan.seed))
+        index.train(vectors.sample(ROTATION_TRAINING, plan.seed))
     index.hnsw.efConstruction = plan.parameters["ef_construction"]
     return index
-
-
-def _set_clustering(clustering: Any, seed: int) -> None:
-    clustering.seed = seed + 1
-    clustering.niter = _KMEANS_ROUNDS
-    clustering.min_points_per_centroid = 1  # else faiss prints a warning about small datastores
-    clustering.max_points_per_centroid = 2**31 - 1  # the sample is bounded already
 
 
 def _add(index: Any, vectors: VectorSource, plan: IndexPlan, folder: Path) -> None:
@@ -167,36 +132,6 @@ def _add(index: Any, vectors: VectorSource, plan: IndexPlan, folder: Path) -> No
             file.write(encode(block, plan.storage).data)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _unshrink(index: Any, sample: npt.NDArray[np.float32]) -> None:
-    """Makes the scores of an IVF-PQ index right on average, once everything is encoded.
-
-    A code is the mean of the vectors it stands for, and shorter than they are: the score of a vector that
-    points the query's way would be too low, the more so the less of it its list's centroid explains. So the
-    parts that codes stand for are made longer (the unbiased estimator of Gao and Long 2024, section 3.2, with
-    one factor for all vectors).
-    """
-    inner = inverted_index(index)
-    rotated = faiss.downcast_VectorTransform(index.chain.at(0)).apply(sample)
-    quantizer = faiss.downcast_index(inner.quantizer)
-    residuals = rotated - quantizer.reconstruct_batch(quantizer.search(rotated, 1)[1][:, 0])
-    decoded = inner.pq.decode(inner.pq.compute_codes(np.ascontiguousarray(residuals)))
-    kept = float((residuals * decoded).sum()) / max(float((residuals * residuals).sum()), 1e-12)
-    if kept > 0:  # 0 if the centroids are the vectors themselves
-        faiss.copy_array_to_vector(
-            faiss.vector_to_array(inner.pq.centroids) / np.float32(kept), inner.pq.centroids
-        )
-
-
-def _search_by_inner_product(inner: Any) -> None:
-    """Once everything is in its list, the means are compared with queries as entries are."""
-    means: Any = faiss.downcast_index(inner.quantizer)
-    centroids = faiss.IndexFlatIP(means.d)
-    centroids.add(means.reconstruct_n(0, means.ntotal))
-    inner.quantizer = centroids
-    _hand_over(centroids, inner)
-    means.this.own(True)  # nobody else frees them now
 
 
 def _write(index: Any, path: Path) -> None:

@@ -17,15 +17,13 @@ from retrieval.manifest import IndexKind, SearchSettings
 from retrieval.stored_vectors import StoredVectors
 
 _WIDEN = 4  # how much farther is looked if fewer than k were found
-_FIRST_RESCORED = 64  # candidates scored again before it is asked whether more are worth it
 
 
 class ApproximateSearch:
     """An HNSW, IVF-Flat or IVF-PQ index with its search settings.
 
     In IVF-PQ a query decides how much work it is: lists are searched whose centroid is nearly as near as the
-    nearest, and candidates are scored again until those left, even were their codes' scores too low by the
-    margin, could not be among the k nearest (as in RaBitQ: Gao and Long 2024, section 4).
+    nearest. The best candidates are then scored again.
     """
 
     def __init__(
@@ -51,7 +49,7 @@ class ApproximateSearch:
         for row in range(len(queries)):
             found_scores, found = self._found(queries[row : row + 1], k)
             if self._vectors is not None:
-                found_scores, found = self._rescored(self._vectors, queries[row], k, found_scores, found)
+                found_scores = self._vectors.scores(queries[row], found)
             order = np.lexsort((found, -found_scores))[:k]
             scores[row], entries[row] = found_scores[order], found[order]
         return scores, entries
@@ -94,28 +92,6 @@ class ApproximateSearch:
         scores, found = self._index.search(query, count, params=parameters)
         hit = found[0] >= 0
         return scores[0][hit], found[0][hit]
-
-    def _rescored(
-        self,
-        vectors: StoredVectors,
-        query: npt.NDArray[np.float32],
-        k: int,
-        scores: npt.NDArray[np.float32],
-        found: npt.NDArray[np.int64],
-    ) -> Found:
-        """The candidates that may be among the k nearest, scored again; given best first by the index."""
-        margin = self._settings.score_margin
-        if margin is None:
-            return vectors.scores(query, found), found
-        exact = np.empty(len(found), np.float32)
-        done, end = 0, max(_FIRST_RESCORED, k)
-        while done < min(end, len(found)):
-            exact[done:end] = vectors.scores(query, found[done:end])
-            done = min(end, len(found))
-            least = np.partition(exact[:done], -k)[-k] - margin
-            worthwhile = int(np.searchsorted(-scores, -least, side="right"))
-            end = min(worthwhile, 4 * done)
-        return exact[:done], found[:done]
 
     def _make_parameters(self, effort: int) -> Any:
         classes: Any = faiss  # whose stubs leave the arguments out

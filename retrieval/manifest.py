@@ -82,8 +82,7 @@ class SearchSettings(_Record):
     probe_margin: NonNegativeFloat | None = (
         None  # of the nearest list's cosine, within which lists are searched
     )
-    candidates: PositiveInt | None = None  # entries scored again from the stored vectors, at most
-    score_margin: NonNegativeFloat | None = None  # by how much a code's score may be too low
+    candidates: PositiveInt | None = None  # entries scored again from the stored vectors
 
 
 class Measurement(_Record):

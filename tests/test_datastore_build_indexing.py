@@ -94,7 +94,7 @@ def test_the_manifest_says_what_was_tuned_and_measured(
         == {
             "hnsw": {"ef_search"},
             "ivf-flat": {"nprobe"},
-            "ivf-pq": {"nprobe", "probe_margin", "candidates", "score_margin"},
+            "ivf-pq": {"nprobe", "probe_margin", "candidates"},
         }[kind]
     )
     # Less than everything is looked at: it was tuned, not given up.
