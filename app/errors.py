@@ -140,7 +140,16 @@ class NoDatastoreError(InvalidRequestError):
     code = "no_datastore"
     status = 404
     advice = "Ask another server; the operator chooses a datastore with `PAELLERA_DATASTORE`."
-    where = "searches, `GET /v1/datastore`"
+    where = "searches, `GET /v1/datastore`, `POST /v1/datastore/activate`"
+
+
+class DatastoreRefusedError(InvalidRequestError):
+    """The version of the datastore cannot be served; the detail says why. The one before goes on serving."""
+
+    code = "datastore_refused"
+    status = 409
+    advice = "Look at it with `paellera datastore verify --deep`; build it again if it is damaged."
+    where = "`POST /v1/datastore/activate`"
 
 
 class InvalidSettingsError(InvalidRequestError):

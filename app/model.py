@@ -4,6 +4,7 @@ The heavy imports (torch, faiss) happen inside `load_model`, so that `paellera -
 small captioner of their own do not pay for them.
 """
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -31,6 +32,9 @@ class CaptionDatastore(Protocol):
     def version(self) -> str: ...
     @property
     def manifest(self) -> "Manifest": ...
+    @property
+    def root(self) -> Path | None: ...  # where its other versions are; None: there is only this one
+    def check(self) -> None: ...  # raises DatastoreError if it does not find its own entries
     def neighbours(
         self, queries: "NDArray[np.float32]", languages: Sequence[Sequence[str]], k: int
     ) -> "list[list[list[Neighbour]]]": ...
@@ -56,6 +60,7 @@ class CaptionModel(Protocol):
     def datastore(self) -> CaptionDatastore | None: ...
     @property
     def count_tokens(self) -> TokenCounter: ...
+    def on_version(self, version: str) -> "CaptionModel": ...  # shares all but the datastore
     def caption(self, images: Sequence[Image.Image], settings: CaptionSettings) -> CaptionResult: ...
     def caption_each(
         self,
@@ -72,6 +77,9 @@ def load_model(bundle: Path | None, datastore: Path | None, precision: Precision
 
     Raises BundleError or DatastoreError.
     """
+    # oneDNN keeps what it has compiled for the last 1,024 shapes: with batches of all sizes and lengths that
+    # takes hundreds of megabytes. It reads this at its first use.
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "256")
     import torch
 
     from models.bundle import Bundle, default_bundle

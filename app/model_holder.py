@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from contextvars import Context
 from dataclasses import dataclass
+from pathlib import Path
 
 import structlog
 from anyio import to_thread
@@ -31,7 +32,20 @@ class ModelFacts:
     revision: str
     languages: tuple[str, ...]
     datastore: Manifest | None
+    datastore_root: Path | None  # where its versions are; None: there are no others
     count_tokens: TokenCounter
+
+    @classmethod
+    def of(cls, model: CaptionModel) -> "ModelFacts":
+        store = model.datastore
+        return cls(
+            model.bundle_name,
+            model.revision,
+            model.languages,
+            None if store is None else store.manifest,
+            None if store is None else store.root,
+            model.count_tokens,
+        )
 
 
 class ModelHolder:
@@ -83,6 +97,14 @@ class ModelHolder:
             self._users -= 1
             self._rest()
 
+    def replace(self, model: CaptionModel) -> None:
+        """From now on `model` is the model. Who uses the one before keeps it; with the last one it goes.
+
+        To be called by who uses the one before: it is there then, and no other is being loaded.
+        """
+        assert self._users
+        self.facts, self._model = ModelFacts.of(model), model
+
     def _begin_loading(self) -> asyncio.Task[None]:
         if self._loading is None:
             self._loading = asyncio.create_task(self._load_once(), context=Context())
@@ -103,14 +125,7 @@ class ModelHolder:
             raise
         finally:
             self._loading = None
-        datastore = model.datastore
-        self.facts = ModelFacts(
-            model.bundle_name,
-            model.revision,
-            model.languages,
-            None if datastore is None else datastore.manifest,
-            model.count_tokens,
-        )
+        self.facts = ModelFacts.of(model)
         self._model, self.failed = model, False
         _log.info(
             "model_ready",

@@ -5,8 +5,10 @@ then they wait to be captioned in batches, together with those of others. Knows 
 PaelleraErrors.
 """
 
+import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import Context
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -14,6 +16,7 @@ from anyio import to_thread
 from PIL import Image
 
 from app.batching import Batcher, BatchLimits, Part
+from app.datastore_swap import DatastoreSwap
 from app.decoding import DecodePool
 from app.errors import NoDatastoreError, NotReadyError
 from app.model import CaptionModel
@@ -71,6 +74,8 @@ class CaptionService:
             on_batch=lambda photos, _: self.metrics.observe_batch(photos),
         )
         self.holder = ModelHolder(self._load_warm, settings.unload_after_seconds, self._batcher.call)
+        self.swap = DatastoreSwap(self.holder, self._probe, self._describe, self.metrics.count_swap)
+        self._watch: asyncio.Task[None] | None = None
         self._decoder = DecodePool(
             settings.image_limits,
             settings.decode_workers,
@@ -86,11 +91,17 @@ class CaptionService:
 
         Raises what loading raises; the status is `failed` then.
         """
+        if self.settings.datastore_poll_seconds:
+            watch = self.swap.watch(self.settings.datastore_poll_seconds)
+            self._watch = asyncio.create_task(watch, context=Context())
         async with self.holder.model():
             pass
 
     async def close(self) -> None:
         """Let go of threads and processes; the batch that runs is finished."""
+        if self._watch is not None:
+            self._watch.cancel()
+            await asyncio.wait([self._watch])
         await self._batcher.close()
         await self._decoder.close()
 
@@ -202,11 +213,21 @@ class CaptionService:
         """Loads the model and captions a warm-up image, so that a request finds everything in place."""
         model = self._load()
         warm_up(model, self._default_of(model.languages))
+        self._describe(model)
+        return model
+
+    async def _probe(self, model: CaptionModel) -> None:
+        """Captions with a model that is to replace the present one, between two batches.
+
+        Raises whatever captioning raises.
+        """
+        await self._batcher.call(lambda: warm_up(model, self._default_of(model.languages)))
+
+    def _describe(self, model: CaptionModel) -> None:
         datastore = model.datastore
         self.metrics.describe_model(
             model.bundle_name, model.revision, None if datastore is None else datastore.version
         )
-        return model
 
     def _measure(self, images: Sequence[ImageCaptions], timings_ms: Mapping[str, float]) -> None:
         captions = [caption for image in images for caption in image.captions]

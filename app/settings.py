@@ -31,6 +31,9 @@ class Settings(BaseSettings):
 
     bundle: Path | None = Field(None, description="the bundle's folder; none: the embedded default")
     datastore: Path | None = Field(None, description="a datastore instead of the bundle's own")
+    datastore_poll_seconds: float = Field(
+        5.0, ge=0, le=86_400, description="between looks for a new live version of the datastore; 0: never"
+    )
     default_language: str = Field("en", description="when the caller names none")
     precision: Precision = Field(
         "auto", description="of the computation; auto: bfloat16 where that is faster"

@@ -25,12 +25,12 @@ import numpy as np
 from benchmarks.datastore_probe import Probe
 from benchmarks.datastore_report import NAMES, K, Result, introduction, table
 from benchmarks.datastore_vectors import FileVectors, Shape, near_queries, write_vectors
-from datastore_build.index_plan import IndexPlan, IndexRequest, choose_index, parse_bytes
+from datastore_build.index_plan import IndexPlan, choose_index, parse_bytes
 from datastore_build.index_report import describe_index
 from datastore_build.index_truth import Truth
 from datastore_build.indexing import build_index
 from retrieval.files import replacing
-from retrieval.manifest import IndexSettings
+from retrieval.manifest import IndexRequest, IndexSettings
 
 _SHAPES: tuple[Shape, ...] = ("random", "clustered")
 _INDEXES = tuple(NAMES)
@@ -138,13 +138,13 @@ def _scratch(folder: Path | None) -> Iterator[Path]:
 
 def plan_of(name: str, options: argparse.Namespace) -> IndexPlan:
     if name == "exact":
-        return choose_index(options.count, options.dimension, IndexRequest("flat"))
+        return choose_index(options.count, options.dimension, IndexRequest(kind="flat"))
     if name == "paellera":
         request = IndexRequest(
             memory_budget=options.memory_budget, target_ms=options.target_ms, target_recall=0.95
         )
         return choose_index(options.count, options.dimension, request)
-    plan = choose_index(options.count, options.dimension, IndexRequest("hnsw"))
+    plan = choose_index(options.count, options.dimension, IndexRequest(kind="hnsw"))
     parameters = {"m": 32, "ef_construction": 40}  # faiss's own, which autofaiss leaves as they are
     return IndexPlan("hnsw", NAMES[name], plan.memory, parameters, "float32")
 

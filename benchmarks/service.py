@@ -165,7 +165,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         captioner.caption([decode_image(data).image for data in files], _SETTINGS)
 
     direct = Direct([], [], [])
-    servers = [Measured(name, [], [], []) for name in options.host or HOSTS]
+    hosts = [HOSTS[name](options.rows) for name in options.host or HOSTS]
+    servers = [Measured(host.name, [], [], []) for host in hosts]
     for number in range(options.rounds):
         _say(f"round {number + 1} of {options.rounds}: without HTTP")
         own_ms, decode_ms = lone_direct(captioner, photos)
@@ -177,8 +178,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         direct.decoded.append(decoded)
         direct.files.append(batch_throughput(caption_files, photos, options.rows, options.seconds))
         _say(f"  {direct.lone_ms[-1]:.1f} ms, {decoded:.1f} a second, {direct.files[-1]:.1f} from files")
-        for measured in servers:
-            with running(HOSTS[measured.name](options.rows)) as server:
+        for host, measured in zip(hosts, servers, strict=True):
+            with running(host) as server:
                 throughput(server, photos, 4, 3)  # warms up
                 whole, around = lone_request(server, photos, decode_ms)
                 measured.lone_ms.append(whole)

@@ -120,7 +120,7 @@ class Soak:
         except (OSError, TimeoutError, asyncio.IncompleteReadError) as error:
             response = Response(0, {}, repr(error).encode())
         tally.statuses[str(response.status or "no answer")] += 1
-        if response.status in (429, 503) and "retry-after" in response.headers:
+        if is_told_to_wait(response):
             tally.refused += 1
         elif _is_right(asked, response, of_good=tally is not self.bad):
             tally.seconds[asked.name].append(time.monotonic() - began)
@@ -131,6 +131,12 @@ class Soak:
         while time.monotonic() < end:
             self.samples.append(await self.service.sample(self._began))
             await asyncio.sleep(every)
+
+
+def is_told_to_wait(response: Response) -> bool:
+    """Also in a stream, which has begun when a request has waited for too long."""
+    streamed = b"event: error" in response.body and b":problem:queue_timeout" in response.body
+    return (response.status in (429, 503) and "retry-after" in response.headers) or streamed
 
 
 def _is_right(asked: Asked, response: Response, *, of_good: bool) -> bool:

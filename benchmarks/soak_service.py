@@ -25,11 +25,14 @@ ROOT = Path(__file__).parent.parent
 
 @dataclass(frozen=True)
 class Sample:
-    """One look at the service. Memory is proportional set size: pages that are shared count once in all."""
+    """One look at the service. Memory is what a process has for itself (unique set size).
+
+    A share of the pages of libraries would go up and down with whatever else on the machine uses them.
+    """
 
     seconds: float  # since the first one
     service_mb: float
-    resident_mb: float  # of the service's process alone, as `ps` shows it
+    resident_mb: float  # of the service, as `ps` shows it
     decoders_mb: float
     decoders: int
     descriptors: int
@@ -54,11 +57,11 @@ class Service:
         workers = []
         for child in parent.children(recursive=True):
             with suppress(psutil.Error):  # it has ended meanwhile
-                workers.append(child.memory_full_info().pss)
+                workers.append(child.memory_full_info().uss)
         own = parent.memory_full_info()
         return Sample(
             seconds=time.monotonic() - began,
-            service_mb=own.pss / _MEGABYTE,
+            service_mb=own.uss / _MEGABYTE,
             resident_mb=own.rss / _MEGABYTE,
             decoders_mb=sum(workers) / _MEGABYTE,
             decoders=len(workers),

@@ -1,32 +1,40 @@
-"""The runner: sources → rows → entries → vectors → files → published version.
+"""The runner: sources → captions → vectors → index → published version.
 
-It ties the steps together and counts; each step is a module of its own. Memory is bounded by one window of
-entries, the vectors until they are indexed (4 · E bytes an entry) and the hashes that find repeats.
+It ties the stages together; each is a module of its own. Memory is bounded by one shard of vectors, the index
+and, while the sources are read, 12 bytes for each id and each text to find what repeats.
 """
 
+import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
-from datastore_build.entries import Entry, group_rows
-from datastore_build.index_plan import IndexRequest
-from datastore_build.publish import Draft
+from datastore_build.build_state import (
+    BuildPlan,
+    NearDuplicateChoice,
+    QualityFilters,
+    Staged,
+    identify,
+)
+from datastore_build.caption_files import CaptionsFile
+from datastore_build.draft import Draft, open_draft
+from datastore_build.embedding import embed_shards
+from datastore_build.index_plan import choose_index
+from datastore_build.indexing import build_index
+from datastore_build.part import Part
+from datastore_build.publish import publish
 from datastore_build.readers import Source, open_sources
-from datastore_build.report import BuildProgress, BuildReport, Tally
-from datastore_build.rows import Reject, Row
+from datastore_build.report import BuildProgress, BuildReport
+from datastore_build.shards import SHARD_ENTRIES, EmbeddingShards
+from datastore_build.staging import stage
+from datastore_build.vectors import VectorSource
+from datastore_build.version_vectors import JoinedVectors, WatchedVectors
 from datastore_build.worker import EmbeddingWorker, TextEmbedder
-from datastore_build.writer import RejectsFile, VersionWriter
 from retrieval.errors import DatastoreError
 from retrieval.languages import normalise
-from retrieval.manifest import REJECTS, VERSIONS
+from retrieval.manifest import CAPTIONS, REJECTS, VERSIONS, IndexRequest, describe_file
 
-_WINDOW = 512  # texts embedded at once: enough to sort by length, few enough for a lively progress bar
-
-Window = list[Entry]
-Worker = Callable[[Sequence[Entry]], npt.NDArray[np.float32]]
+OnProgress = Callable[[BuildProgress], None]
 
 
 def build_datastore(
@@ -37,43 +45,63 @@ def build_datastore(
     language: str = "en",
     index: IndexRequest | None = None,
     strict: bool = False,
-    on_progress: Callable[[BuildProgress], None] | None = None,
+    filters: QualityFilters | None = None,
+    near_duplicates: NearDuplicateChoice = "report",
+    resume: bool = False,
+    base: Part | None = None,
+    shard_entries: int = SHARD_ENTRIES,
+    on_progress: OnProgress | None = None,
 ) -> BuildReport:
     """Builds a datastore version from `sources` and makes it the live version of `output`.
 
-    language: of rows that name none. index: which kind, and what it may take; None lets the size decide.
-    strict: any rejected row fails the build. Raises DatastoreError (a source cannot be read, no row is
-    usable, no index fits, the output cannot be written, strict) and leaves the live version as it was.
+    language: of rows that name none. index: which kind, and what it may take; None lets the size decide, or
+    asks what was asked for `base`. strict: any row that cannot be used fails the build. filters: which texts
+    are left out. resume: goes on with the build of the same sources and options that died, if there is one.
+    base: the version that the entries are added to. Raises DatastoreError (a source cannot be read, no row is
+    usable, no index fits, the output cannot be written, strict, what died was another build) and leaves the
+    live version as it was.
     """
     started = time.monotonic()
-    opened = open_sources(sources)
-    tally = Tally(opened)
-    names = [source.name for source in opened]
+    opened = open_sources(sources, base.captions.source_names() if base else ())
+    if base is not None:
+        base.require_embedder(embedder.id, embedder.dimension)
+    plan = BuildPlan(
+        sources=tuple(identify(path) for path in sources),
+        base=base.manifest.content_sha256 if base else None,
+        embedder=embedder.id,
+        dimension=embedder.dimension,
+        language=normalise(language),
+        index=index or (base.manifest.index.asked if base else IndexRequest()),
+        strict=strict,
+        filters=filters or QualityFilters(),
+        near_duplicates=near_duplicates,
+        shard_entries=shard_entries,
+    )
+    report = on_progress or _quiet
+    draft: Draft | None = None
     try:
-        with Draft(output) as draft:
-            with (
-                RejectsFile(draft.folder) as rejects,
-                VersionWriter(draft.folder, embedder.dimension, names) as writer,
-            ):
-                rows = tally.count(_rows(opened, normalise(language)))
-                entries = _sift(group_rows(rows, names), tally, rejects, strict=strict)
-                for window, vectors in embed_locally(EmbeddingWorker(embedder), windows(entries)):
-                    writer.add(window, vectors)
-                    tally.texts += sum(len(entry.texts) for entry in window)
-                    if on_progress is not None:
-                        on_progress(tally.progress())
-                counts, settings = writer.finish(index)
-            tally.check(strict=strict, entries=counts.entries)
-            manifest, reused = draft.publish(
+        with open_draft(output, plan, resume=resume) as (draft, removed):
+            resumed = draft.state.staged is not None or draft.holds_vectors
+            staged = _stage(draft, opened, base, plan, report)
+            index_plan = choose_index(staged.counts.entries, embedder.dimension, plan.index)
+            shards, embedded = _embed(draft, staged, plan, embedder, report)
+            vectors: VectorSource = shards if base is None else JoinedVectors([base.vectors(), shards])
+            watched = WatchedVectors(vectors, _indexing(vectors, staged, report))
+            settings = build_index(watched, index_plan, draft.folder)
+            manifest, reused = publish(
+                output,
+                draft.folder,
                 embedder=embedder.id,
                 dimension=embedder.dimension,
                 index=settings,
-                counts=counts,
-                sources=tally.source_records(),
+                counts=staged.counts,
+                sources=staged.source_records,
+                replacing=None if base is None else base.folder.name,
             )
     except OSError as error:
+        kept = _kept(draft) if draft and draft.root.exists() else ""
         raise DatastoreError(
-            f"cannot write the datastore {output}: {error.strerror or error}. Nothing was published"
+            f"cannot write the datastore {output}: {error.strerror or error}. Nothing was published{kept}"
         ) from None
     folder = output / VERSIONS / manifest.version
     return BuildReport(
@@ -82,58 +110,114 @@ def build_datastore(
         reused=reused,
         embedder=manifest.embedder,
         index=manifest.index,
-        entries=counts.entries,
-        texts=counts.texts,
-        languages=counts.languages,
-        repeated_texts=counts.repeated_texts,
-        rows=tally.total,
-        published=tally.total - tally.rejected,
-        rejected=tally.rejected,
-        rejects_file=str(folder / REJECTS) if tally.rejected else None,
-        rejects=tuple(tally.first_rejects),
-        sources=tuple(record.model_dump() for record in tally.source_records()),
+        entries=manifest.counts.entries,
+        texts=manifest.counts.texts,
+        languages=manifest.counts.languages,
+        repeated_texts=manifest.counts.repeated_texts,
+        rows=staged.rows,
+        published=staged.rows - staged.rejected,
+        rejected=staged.rejected,
+        rejects_file=str(folder / REJECTS) if REJECTS in manifest.files else None,
+        rejects=staged.first_rejects,
+        dropped=staged.dropped,
+        near_duplicates=staged.near_duplicates,
+        embedded=embedded,
+        resumed=resumed,
+        removed=tuple(removed),
+        sources=tuple(record.model_dump() for record in staged.source_records),
         seconds=round(time.monotonic() - started, 3),
     )
 
 
-def embed_locally(
-    worker: Worker, batches: Iterable[Window]
-) -> Iterator[tuple[Window, npt.NDArray[np.float32]]]:
-    """The local engine: one worker, one window after the other, in order."""
-    for window in batches:
-        yield window, worker(window)
+def add_to_datastore(
+    sources: Sequence[Path],
+    datastore: Path,
+    embedder: TextEmbedder,
+    *,
+    language: str = "en",
+    index: IndexRequest | None = None,
+    strict: bool = False,
+    filters: QualityFilters | None = None,
+    near_duplicates: NearDuplicateChoice = "report",
+    resume: bool = False,
+    shard_entries: int = SHARD_ENTRIES,
+    on_progress: OnProgress | None = None,
+) -> BuildReport:
+    """A version with the live entries of the datastore and those of `sources`; only these are embedded.
 
-
-def windows(entries: Iterable[Entry]) -> Iterator[Window]:
-    """Entries in groups of about _WINDOW texts."""
-    window: Window = []
-    texts = 0
-    for entry in entries:
-        window.append(entry)
-        texts += len(entry.texts)
-        if texts >= _WINDOW:
-            yield window
-            window, texts = [], 0
-    if window:
-        yield window
-
-
-def _rows(sources: Iterable[Source], language: str) -> Iterator[Row | Reject]:
-    for source in sources:
-        yield from source.rows(language)
-
-
-def _sift(
-    items: Iterable[Entry | Reject], tally: Tally, rejects: RejectsFile, *, strict: bool
-) -> Iterator[Entry]:
-    """The entries; what was rejected is written down.
-
-    If a reject fails the build, no entry follows it, but the rows are read to the end, so that one run names
-    every bad row.
+    An id that is live already is a rejected row. Otherwise as `build_datastore`. Raises DatastoreError, also
+    if the datastore is of another embedder or another version became live meanwhile.
     """
-    for item in items:
-        if isinstance(item, Reject):
-            row = tally.reject(item)
-            rejects.add(row.file, row.line, row.reason)
-        elif not (strict and tally.rejected):
-            yield item
+    return build_datastore(
+        sources,
+        datastore,
+        embedder,
+        language=language,
+        index=index,
+        strict=strict,
+        filters=filters,
+        near_duplicates=near_duplicates,
+        resume=resume,
+        base=Part(datastore),
+        shard_entries=shard_entries,
+        on_progress=on_progress,
+    )
+
+
+def _stage(
+    draft: Draft, sources: Sequence[Source], base: Part | None, plan: BuildPlan, report: OnProgress
+) -> Staged:
+    """What was staged before, if it is complete and undamaged; else the stage anew."""
+    before = draft.state.staged
+    if before is not None:
+        try:
+            if all(describe_file(draft.folder / name) == record for name, record in before.files.items()):
+                for path in draft.folder.iterdir():
+                    if path.name not in before.files:
+                        path.unlink()  # half an index
+                return before
+        except OSError:
+            pass
+    shutil.rmtree(draft.folder, ignore_errors=True)
+    draft.folder.mkdir()
+    work = draft.root / "work"
+    staged = stage(draft.folder, work, sources, base, plan, report)
+    shutil.rmtree(work, ignore_errors=True)
+    if before is not None and before.files != staged.files:
+        raise DatastoreError("the sources hold other rows than when the build began: leave out --resume")
+    draft.save_state(draft.state.model_copy(update={"staged": staged}))
+    return staged
+
+
+def _embed(
+    draft: Draft, staged: Staged, plan: BuildPlan, embedder: TextEmbedder, report: OnProgress
+) -> tuple[EmbeddingShards, int]:
+    count = staged.counts.entries - staged.base_entries
+    shards = EmbeddingShards(draft.shards, count, embedder.dimension, plan.shard_entries)
+
+    def on_entries(done: int, texts: int) -> None:
+        report(BuildProgress(done / max(count, 1), staged.rows, texts, staged.rejected))
+
+    captions = CaptionsFile(draft.folder / CAPTIONS)
+    worker = EmbeddingWorker(embedder)
+    try:
+        return shards, embed_shards(shards, captions, staged.base_entries, worker, on_entries)
+    except (MemoryError, RuntimeError) as error:  # out of memory, on a GPU too
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DatastoreError(f"embedding failed: {reason}. Nothing was published{_kept(draft)}") from error
+
+
+def _indexing(vectors: VectorSource, staged: Staged, report: OnProgress) -> Callable[[int], None]:
+    def on_rows(done: int) -> None:
+        texts = staged.counts.texts
+        report(BuildProgress(done / max(vectors.count, 1), staged.rows, texts, staged.rejected, "indexing"))
+
+    return on_rows
+
+
+def _kept(draft: Draft) -> str:
+    return ", and what is embedded is kept: --resume goes on" if draft.holds_vectors else ""
+
+
+def _quiet(progress: BuildProgress) -> None:
+    pass

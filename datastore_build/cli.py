@@ -3,32 +3,48 @@
 The work is build.py's. `search` needs images and is in app/.
 """
 
+import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.bar import Bar
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from datastore_build.activation import version_folders
 from datastore_build.build import build_datastore
-from datastore_build.index_plan import (
-    DEFAULT_TARGET_RECALL,
-    IndexChoice,
-    IndexRequest,
-    parse_bytes,
+from datastore_build.build_state import QualityFilters
+from datastore_build.cli_options import (
+    BundleOption,
+    CheckLanguageOption,
+    IndexOption,
+    JsonOption,
+    LanguageOption,
+    MaxCharactersOption,
+    MaxWordsOption,
+    MemoryBudgetOption,
+    MinCharactersOption,
+    MinWordsOption,
+    NearDuplicatesOption,
+    ResumeOption,
+    StrictOption,
+    TargetMsOption,
+    TargetRecallOption,
+    index_request,
 )
-from datastore_build.index_report import describe_index, missed_targets
-from datastore_build.publish import version_folders
+from datastore_build.cli_report import print_rejects, print_report, progress_bar
+from datastore_build.index_report import describe_index
 from datastore_build.readers import SUPPORTED, open_sources
-from datastore_build.report import BuildProgress, BuildReport, RejectedRow, RejectedRowsError
+from datastore_build.report import RejectedRowsError
 from datastore_build.worker import TextEmbedder
-from retrieval.errors import PaelleraError, UnknownLanguageError
-from retrieval.languages import display_name, normalise
-from retrieval.manifest import Manifest, live_version, read_manifest, verify_sizes
+from retrieval.errors import PaelleraError
+from retrieval.languages import display_name
+from retrieval.manifest import IndexRequest, Manifest, live_version, read_manifest, verify_sizes
+
+_BAR_WIDTH = 32  # characters
 
 datastore_app = typer.Typer(
     name="datastore",
@@ -39,14 +55,6 @@ datastore_app = typer.Typer(
     rich_markup_mode=None,
 )
 
-BundleOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--bundle", metavar="DIR", help="The bundle whose embedder is used. Default: the built-in one."
-    ),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
-
 
 def open_embedder(bundle: Path | None) -> TextEmbedder:
     """The embedder of a bundle, of the default one if None."""
@@ -54,22 +62,6 @@ def open_embedder(bundle: Path | None) -> TextEmbedder:
     from models.bundle import Bundle, default_bundle
 
     return Bundle.open(bundle or default_bundle()).load_embedder()
-
-
-def language_tag(value: str) -> str:
-    """Option callback: the code of a language tag; anything else is bad usage."""
-    try:
-        return normalise(value)
-    except UnknownLanguageError as error:
-        raise typer.BadParameter(str(error)) from None
-
-
-def memory_size(value: str) -> int:
-    """Option parser: a number of bytes with a suffix; anything else is bad usage."""
-    try:
-        return parse_bytes(value)
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from None
 
 
 @datastore_app.command()
@@ -87,80 +79,59 @@ def build(
         typer.Option("--output", "-o", metavar="DIR", help="The datastore's folder.", show_default=False),
     ],
     bundle: BundleOption = None,
-    index: Annotated[
-        IndexChoice, typer.Option("--index", help="auto decides by size, memory and time.")
-    ] = "auto",
-    memory_budget: Annotated[
-        int | None,
-        typer.Option(
-            "--memory-budget",
-            metavar="SIZE",
-            parser=memory_size,
-            help="What the index may take in memory, such as 800M or 2G. auto: 1G.",
-            show_default=False,
-        ),
-    ] = None,
-    target_ms: Annotated[
-        float | None,
-        typer.Option(
-            "--target-ms",
-            metavar="MS",
-            min=0.01,
-            help="What a query may take on one core, in milliseconds. auto: 10.",
-            show_default=False,
-        ),
-    ] = None,
-    target_recall: Annotated[
-        float,
-        typer.Option(
-            "--target-recall",
-            min=0.1,
-            max=0.999,
-            help="Share of the true neighbours that an approximate index shall find.",
-        ),
-    ] = DEFAULT_TARGET_RECALL,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="Publish nothing if any row cannot be used.")
-    ] = False,
-    language: Annotated[
-        str, typer.Option("--language", callback=language_tag, help="Language of the rows that name none.")
-    ] = "en",
+    index: IndexOption = None,
+    memory_budget: MemoryBudgetOption = None,
+    target_ms: TargetMsOption = None,
+    target_recall: TargetRecallOption = None,
+    strict: StrictOption = False,
+    language: LanguageOption = "en",
+    near_duplicates: NearDuplicatesOption = "report",
+    min_words: MinWordsOption = None,
+    max_words: MaxWordsOption = None,
+    min_characters: MinCharactersOption = None,
+    max_characters: MaxCharactersOption = None,
+    check_language: CheckLanguageOption = False,
+    resume: ResumeOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Build a datastore from files of captions and make it live.
 
     A row that cannot be used is counted and kept, with file, line and reason, in rejects.jsonl. The live
-    version is replaced at once when the new one is complete, and stays if the build fails.
+    version is replaced at once when the new one is complete, and stays if the build fails. What a build that
+    was killed had embedded is kept; --resume goes on with it.
 
     \b
     Examples:
       paellera datastore build captions.jsonl --output my-datastore
       paellera datastore build captions_train2017.json more.csv.gz --output my-datastore --strict
       paellera datastore build legendas.tsv --language pt --output my-datastore --json
+      paellera datastore build huge.parquet --output my-datastore --resume
+      paellera datastore build huge.parquet --output my-datastore --memory-budget 2G --target-ms 2
+      paellera datastore build web.jsonl --output my-datastore --near-duplicates drop --min-words 3
     """
     with one_line_errors():
         open_sources(sources)  # a misspelt name is told before the embedder is loaded
         embedder = open_embedder(bundle)
-        with _progress_bar() as on_progress:
+        with progress_bar() as on_progress:
             report = build_datastore(
                 sources,
                 output,
                 embedder,
                 language=language,
-                index=IndexRequest(index, memory_budget, target_ms, target_recall),
+                index=index_request(IndexRequest(), index, memory_budget, target_ms, target_recall),
                 strict=strict,
+                filters=QualityFilters(
+                    min_words=min_words,
+                    max_words=max_words,
+                    min_characters=min_characters,
+                    max_characters=max_characters,
+                    check_language=check_language,
+                ),
+                near_duplicates=near_duplicates,
+                resume=resume,
                 on_progress=on_progress,
             )
-    if report.rejected:
-        typer.echo(
-            f"{report.rejected:,} of {report.rows:,} rows rejected, see {report.rejects_file}", err=True
-        )
-        _print_rejects(report.rejects, report.rejected)
-    if as_json:
-        document = asdict(report) | {"index": report.index.model_dump(mode="json", exclude_none=True)}
-        typer.echo(json.dumps(document, ensure_ascii=False, indent=2))
-    else:
-        typer.echo(_describe_report(report, target_ms))
+    print_report(report, as_json=as_json)
 
 
 @datastore_app.command()
@@ -170,7 +141,7 @@ def info(
     ],
     as_json: JsonOption = False,
 ) -> None:
-    """Show what is in a datastore.
+    """Show what is in a datastore: its live version, with a histogram of its languages.
 
     \b
     Examples:
@@ -201,55 +172,9 @@ def one_line_errors() -> Iterator[None]:
         yield
     except PaelleraError as error:
         if isinstance(error, RejectedRowsError):
-            _print_rejects(error.rejects, error.rejected)
+            print_rejects(error.rejects, error.rejected)
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from None
-
-
-@contextmanager
-def _progress_bar() -> Iterator[Callable[[BuildProgress], None]]:
-    """A progress bar on standard error, if that is a terminal."""
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TextColumn("{task.fields[counts]}"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
-        task = progress.add_task("embedding", total=1.0, counts="")
-
-        def show(state: BuildProgress) -> None:
-            rate = state.texts / max(progress.tasks[0].elapsed or 0.0, 1e-9)
-            counts = f"{state.texts:,} texts, {rate:,.0f}/s, {state.rejected:,} rejected"
-            progress.update(task, completed=state.fraction, counts=counts)
-
-        yield show
-
-
-def _print_rejects(rejects: tuple[RejectedRow, ...], total: int) -> None:
-    for reject in rejects:
-        typer.echo(f"  {reject}", err=True)
-    if total > len(rejects):
-        typer.echo(f"  and {total - len(rejects):,} more", err=True)
-
-
-def _describe_report(report: BuildReport, target_ms: float | None) -> str:
-    repeated = f", {report.repeated_texts:,} of them repeated" if report.repeated_texts else ""
-    state = "was there already and is live again" if report.reused else "is live"
-    return (
-        f"{report.published:,} of {report.rows:,} rows published: "
-        f"{report.entries:,} entries, {report.texts:,} texts{repeated} "
-        f"({_describe_languages(report.languages)})\n"
-        f"index {describe_index(report.index)}\n"
-        + "".join(f"note: {miss}\n" for miss in missed_targets(report.index, target_ms))
-        + f"version {report.version} {state} after {report.seconds:.1f} s: {report.path}"
-    )
-
-
-def _describe_languages(languages: dict[str, int]) -> str:
-    return ", ".join(f"{code} {count:,}" for code, count in languages.items())
 
 
 def _describe_manifest(manifest: Manifest, size: int, versions: list[str]) -> str:
@@ -260,6 +185,11 @@ def _describe_manifest(manifest: Manifest, size: int, versions: list[str]) -> st
         f"index      {describe_index(manifest.index)}",
         f"entries    {manifest.counts.entries:,}",
         f"texts      {manifest.counts.texts:,} ({manifest.counts.repeated_texts:,} repeated)",
+        *(
+            [f"deleted    {manifest.deleted.entries:,} more entries, still in the files until `compact`"]
+            if manifest.deleted
+            else []
+        ),
         f"size       {size:,} bytes",
         "sources",
         *(
@@ -267,9 +197,18 @@ def _describe_manifest(manifest: Manifest, size: int, versions: list[str]) -> st
             for source in manifest.sources
         ),
         "languages",
-        *(
-            f"  {code:4} {display_name(code):24} {count:>12,}"
-            for code, count in manifest.counts.languages.items()
-        ),
+        *_language_bars(manifest.counts.languages),
     ]
     return "\n".join(lines)
+
+
+def _language_bars(languages: dict[str, int]) -> list[str]:
+    """A line a language: code, name, count and a bar as long as its share of the largest."""
+    most = max(languages.values(), default=0)
+    console = Console(width=_BAR_WIDTH, color_system=None, file=io.StringIO())
+    lines = []
+    for code, count in languages.items():
+        with console.capture() as bar:
+            console.print(Bar(max(most, 1), 0, count, width=_BAR_WIDTH), end="")
+        lines.append(f"  {code:4} {display_name(code):24} {count:>12,}  {bar.get()}".rstrip())
+    return lines

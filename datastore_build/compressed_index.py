@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from datastore_build.index_plan import IndexPlan
-from retrieval.index_file import inverted_index
+from retrieval.index_check import inverted_index
 
 ROTATION_TRAINING = 2**14  # vectors the rotation is trained on: each of its rounds multiplies all of them
 _ROTATION_ROUNDS = 4

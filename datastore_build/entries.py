@@ -4,10 +4,10 @@ Rows of an entry must be adjacent, so that a build needs to hold one entry at a 
 by, only eight bytes of its hash are remembered, to reject one that comes back later.
 """
 
-import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from datastore_build.digests import DigestSet
 from datastore_build.rows import Reject, Row
 
 
@@ -24,35 +24,21 @@ class Entry:
 
     id: str
     texts: tuple[EntryText, ...]
+    rows: tuple[tuple[int, int], ...] = field(default=(), compare=False)  # (source, line) it was made of
 
 
-class DigestSet:
-    """A set of strings that keeps eight bytes of each: about 100 bytes a string with Python's own overhead.
-
-    Two of a hundred million strings share a digest with a probability of 0.03 %.
-    """
-
-    def __init__(self) -> None:
-        self._digests: set[int] = set()
-
-    def add(self, *parts: str) -> bool:
-        """Adds the string made of the parts; False if it was there."""
-        key = "\0".join(parts).encode()
-        digest = int.from_bytes(hashlib.blake2b(key, digest_size=8).digest())
-        if digest in self._digests:
-            return False
-        self._digests.add(digest)
-        return True
-
-
-def group_rows(items: Iterable[Row | Reject], source_names: Sequence[str]) -> Iterator[Entry | Reject]:
+def group_rows(
+    items: Iterable[Row | Reject], source_names: Sequence[str], ids: DigestSet | None = None
+) -> Iterator[Entry | Reject]:
     """Merges adjacent rows of one id and rejects what cannot be merged; Rejects pass through, in order.
 
-    A row without an id becomes an entry of its own with the id <source name>:<line>.
+    A row without an id becomes an entry of its own with the id <source name>:<line>. `ids` are those in use
+    already; the ids of the rows are added to them.
     """
-    ids = DigestSet()
+    ids = DigestSet() if ids is None else ids
     pending: Row | None = None  # the first row of the entry being collected
     texts: dict[str, EntryText] = {}
+    rows: list[tuple[int, int]] = []
 
     for item in items:
         if isinstance(item, Reject):
@@ -66,19 +52,20 @@ def group_rows(items: Iterable[Row | Reject], source_names: Sequence[str]) -> It
                 yield Reject(item.source, item.line, reason)
             else:
                 texts |= added
+                rows.append((item.source, item.line))
             continue
         if pending is not None:
-            yield Entry(_id_of(pending, source_names), tuple(texts.values()))
+            yield Entry(_id_of(pending, source_names), tuple(texts.values()), tuple(rows))
         if ids.add(_id_of(item, source_names)):
-            pending, texts = item, added
+            pending, texts, rows = item, added, [(item.source, item.line)]
         else:
-            pending, texts = None, {}
+            pending, texts, rows = None, {}, []
             reason = (
                 f"the id {item.id!r} was used by an earlier row; the rows of one entry must stand together"
             )
             yield Reject(item.source, item.line, reason)
     if pending is not None:
-        yield Entry(_id_of(pending, source_names), tuple(texts.values()))
+        yield Entry(_id_of(pending, source_names), tuple(texts.values()), tuple(rows))
 
 
 def _id_of(row: Row, source_names: Sequence[str]) -> str:

@@ -7,17 +7,13 @@ themselves (index_tuning.py).
 import math
 import re
 from dataclasses import dataclass, field
-from typing import Literal
 
 from retrieval.errors import DatastoreError
-from retrieval.manifest import IndexKind, StorageKind
+from retrieval.manifest import IndexKind, IndexRequest, StorageKind
 from retrieval.stored_vectors import StoredKind, record_type
-
-IndexChoice = Literal["auto", "flat", "hnsw", "ivf-flat", "ivf-pq"]
 
 DEFAULT_BUDGET = 2**30  # bytes for auto: what a service can spare beside a language model
 DEFAULT_TARGET_MS = 10.0  # for auto: a tenth of what a caption takes
-DEFAULT_TARGET_RECALL = 0.95
 
 _SMALL = 10_000  # entries up to which anything but exact search is not worth its training
 _FEWEST_TRAINED = 256  # vectors; of fewer no lists and codes can be learned
@@ -28,22 +24,14 @@ _EF_CONSTRUCTION = 80
 _VALUES_PER_CODE = 4  # dimensions that share one 4-bit code
 _MOST_LISTS = 2**16
 
+_NOTHING_ASKED = IndexRequest()
+
 _SUFFIXES = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _BYTES = {"float32": 4, "float16": 2, "int8": 1}
 
 
 class IndexBudgetError(DatastoreError):
     """The index that was asked for does not fit into the memory that it may take."""
-
-
-@dataclass(frozen=True)
-class IndexRequest:
-    """What a user asks of the index. None: no limit, for `auto` the default."""
-
-    kind: IndexChoice = "auto"
-    memory_budget: int | None = None  # bytes that an opened index may take
-    target_ms: float | None = None  # a query on one core
-    target_recall: float = DEFAULT_TARGET_RECALL
 
 
 @dataclass(frozen=True)
@@ -55,8 +43,7 @@ class IndexPlan:
     memory: int  # bytes it takes once opened, about; without the pages of vectors.bin, which may be dropped
     parameters: dict[str, int] = field(default_factory=dict)
     storage: StorageKind | None = None  # of an HNSW index's vectors, or of those that score again
-    target_recall: float = DEFAULT_TARGET_RECALL
-    target_ms: float | None = None
+    asked: IndexRequest = _NOTHING_ASKED
     seed: int = 0
 
 
@@ -65,7 +52,7 @@ def choose_index(count: int, dimension: int, request: IndexRequest | None = None
 
     Raises IndexBudgetError: the kind asked for, or for `auto` every kind, needs more memory than it may take.
     """
-    request = request or IndexRequest()
+    request = request or _NOTHING_ASKED
     if request.kind == "auto":
         return _automatic(count, dimension, request)
     kind, reason = request.kind, "as asked for"
@@ -138,7 +125,7 @@ def _check_budget(plan: IndexPlan, count: int, dimension: int, budget: int | Non
 
 
 def _flat(count: int, dimension: int, request: IndexRequest, budget: int | None, reason: str) -> IndexPlan:
-    return IndexPlan("flat", reason, 4 * count * dimension, target_recall=1.0, target_ms=request.target_ms)
+    return IndexPlan("flat", reason, 4 * count * dimension, asked=request)
 
 
 def _hnsw(count: int, dimension: int, request: IndexRequest, budget: int | None, reason: str) -> IndexPlan:
@@ -156,8 +143,7 @@ def _hnsw(count: int, dimension: int, request: IndexRequest, budget: int | None,
         sizes[storage],
         {"m": _LINKS, "ef_construction": _EF_CONSTRUCTION},
         storage,
-        request.target_recall,
-        request.target_ms,
+        request,
     )
 
 
@@ -165,15 +151,14 @@ def _ivf_flat(
     count: int, dimension: int, request: IndexRequest, budget: int | None, reason: str
 ) -> IndexPlan:
     nlist = _lists(count)
-    memory = count * (4 * dimension + 8) + 4 * nlist * dimension
+    memory = count * (4 * dimension + 16) + 4 * nlist * dimension  # 16: its number, and where it is
     return IndexPlan(
         "ivf-flat",
         reason,
         memory,
         {"nlist": nlist},
         None,
-        request.target_recall,
-        request.target_ms,
+        request,
     )
 
 
@@ -193,8 +178,7 @@ def _ivf_pq(count: int, dimension: int, request: IndexRequest, budget: int | Non
         memory,
         {"nlist": nlist, "subquantizers": parts, "bits": 4},
         stored,
-        request.target_recall,
-        request.target_ms,
+        request,
     )
 
 

@@ -38,7 +38,7 @@ def held_out_queries(vectors: VectorSource, seed: int) -> Vectors:
 
 
 def tune(make: Make, settings: IndexSettings, vectors: VectorSource, queries: Vectors) -> IndexSettings:
-    """The settings with the least search that reaches `settings.target_recall`, and what it measures.
+    """The settings with the least search that reaches `settings.asked.target_recall`, and what it measures.
 
     make: the index with given settings. If the target is out of reach, the most that is tried is taken; the
     measurement tells.
@@ -46,7 +46,7 @@ def tune(make: Make, settings: IndexSettings, vectors: VectorSource, queries: Ve
     truth = Truth.scan(vectors, queries)
     half = max(1, len(queries) // 2)
     tuning, measuring = queries[:half], queries[half:] if len(queries) > 1 else queries
-    target = settings.target_recall or 1.0
+    target = settings.asked.target_recall
     # One standard error more, so that other queries reach the target as well.
     goal = min(target + math.sqrt(target * (1 - target) / (truth.k * half)), (1 + target) / 2)
     if settings.kind == "ivf-pq":

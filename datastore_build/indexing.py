@@ -57,7 +57,7 @@ def build_index(
         kind=plan.kind,
         parameters=plan.parameters,
         storage=plan.storage,
-        target_recall=plan.target_recall if plan.kind != "flat" else None,
+        asked=plan.asked,
         reason=plan.reason,
     )
     if plan.kind == "flat" or not vectors.count:

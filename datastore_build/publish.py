@@ -4,27 +4,24 @@ Order: files to disk, manifest last, folder renamed to its version's name, CURRE
 old version or the new one. What the files hold is not known here.
 """
 
-import os
-import secrets
 import shutil
 from collections.abc import Sequence
-from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import faiss
 
+from datastore_build.activation import activate, version_folders
+from datastore_build.disk import sync, write_synced
 from retrieval.errors import DatastoreError
 from retrieval.manifest import (
-    CURRENT,
     FORMAT_VERSION,
     MANIFEST,
     VERSIONS,
     Counts,
+    DeletedCounts,
     IndexSettings,
     Manifest,
     SourceRecord,
@@ -35,91 +32,61 @@ from retrieval.manifest import (
 )
 
 
-class Draft:
-    """A folder beside the versions in which one is made; it is removed unless it is published.
+def publish(
+    datastore: Path,
+    folder: Path,
+    *,
+    embedder: str,
+    dimension: int,
+    index: IndexSettings,
+    counts: Counts,
+    sources: Sequence[SourceRecord],
+    deleted: DeletedCounts | None = None,
+    replacing: str | None = None,
+) -> tuple[Manifest, bool]:
+    """Makes a folder of finished files, on the same disk, a version of the datastore and the live one.
 
-    Raises OSError: the datastore cannot be written.
+    If a version with the same content is there already, undamaged, that one becomes live instead and the
+    second value is True. replacing: the version that this one was made from. Raises DatastoreError, with
+    nothing published, if that is not the live one any more, and OSError.
     """
-
-    def __init__(self, datastore: Path) -> None:
-        self._datastore = datastore
-        self.folder = datastore / VERSIONS / f".tmp-{os.getpid()}-{secrets.token_hex(4)}"
-
-    def __enter__(self) -> Self:
-        self._new_folders = [path for path in (self.folder.parent, self._datastore) if not path.exists()]
-        self.folder.mkdir(parents=True)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
-        for path in self._new_folders:
-            with suppress(OSError):  # not empty: it was published, or someone else builds here
-                path.rmdir()
-
-    def publish(
-        self,
-        *,
-        embedder: str,
-        dimension: int,
-        index: IndexSettings,
-        counts: Counts,
-        sources: Sequence[SourceRecord],
-    ) -> tuple[Manifest, bool]:
-        """Makes the draft a version and the live one.
-
-        If a version with the same content is there already, undamaged, that one becomes live instead and the
-        second value is True. Raises OSError.
-        """
-        files = {path.name: describe_file(path) for path in sorted(self.folder.iterdir())}
-        content = content_hash(embedder, dimension, index, files)
-        existing = _version_with(self._datastore, content)
-        if existing is not None:
-            activate(self._datastore, existing.version)
-            return existing, True
-        created = datetime.now(UTC)
-        manifest = Manifest(
-            format_version=FORMAT_VERSION,
-            # Sorts by time; the hash tells apart what two machines published in one millisecond.
-            version=f"{created:%Y%m%dT%H%M%S}.{created.microsecond // 1000:03d}Z-{content[:12]}",
-            embedder=embedder,
-            dimension=dimension,
-            metric="inner_product",
-            counts=counts,
-            index=index,
-            faiss_version=str(faiss.__version__),
-            created=created.isoformat(timespec="milliseconds"),
-            tool_version=_tool_version(),
-            sources=tuple(sources),
-            files=files,
-            content_sha256=content,
-            complete=True,
-        )
-        for name in files:
-            _sync(self.folder / name)
-        _write_synced(self.folder / MANIFEST, manifest.model_dump_json(indent=2) + "\n")
-        _sync(self.folder)
-        self.folder.rename(self._datastore / VERSIONS / manifest.version)
-        _sync(self._datastore / VERSIONS)
-        activate(self._datastore, manifest.version)
-        return manifest, False
-
-
-def activate(datastore: Path, version: str) -> None:
-    """Replaces CURRENT. Raises OSError."""
-    temporary = datastore / f".{CURRENT}-{os.getpid()}-{secrets.token_hex(4)}"
+    files = {path.name: describe_file(path) for path in sorted(folder.iterdir()) if path.name != MANIFEST}
+    content = content_hash(embedder, dimension, index, files)
+    existing = _version_with(datastore, content)
+    if existing is not None:
+        activate(datastore, existing.version, replacing=replacing)
+        return existing, True
+    created = datetime.now(UTC)
+    manifest = Manifest(
+        format_version=FORMAT_VERSION,
+        # Sorts by time; the hash tells apart what two machines published in one millisecond.
+        version=f"{created:%Y%m%dT%H%M%S}.{created.microsecond // 1000:03d}Z-{content[:12]}",
+        embedder=embedder,
+        dimension=dimension,
+        metric="inner_product",
+        counts=counts,
+        deleted=deleted,
+        index=index,
+        faiss_version=str(faiss.__version__),
+        created=created.isoformat(timespec="milliseconds"),
+        tool_version=_tool_version(),
+        sources=tuple(sources),
+        files=files,
+        content_sha256=content,
+        complete=True,
+    )
+    for name in files:
+        sync(folder / name)
+    write_synced(folder / MANIFEST, manifest.model_dump_json(indent=2) + "\n")
+    sync(folder)
+    folder.rename(datastore / VERSIONS / manifest.version)
+    sync(datastore / VERSIONS)
     try:
-        _write_synced(temporary, version + "\n")
-        temporary.replace(datastore / CURRENT)
-    finally:
-        temporary.unlink(missing_ok=True)
-    _sync(datastore)
-
-
-def version_folders(datastore: Path) -> list[Path]:
-    """The published versions, oldest first; drafts are not among them."""
-    return sorted(path.parent for path in (datastore / VERSIONS).glob(f"[!.]*/{MANIFEST}"))
+        activate(datastore, manifest.version, replacing=replacing)
+    except DatastoreError:
+        shutil.rmtree(datastore / VERSIONS / manifest.version, ignore_errors=True)
+        raise
+    return manifest, False
 
 
 def _version_with(datastore: Path, content: str) -> Manifest | None:
@@ -140,19 +107,3 @@ def _tool_version() -> str:
         return installed_version("paellera")
     except PackageNotFoundError:  # run from a checkout
         return "0+unknown"
-
-
-def _write_synced(path: Path, text: str) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync(path: Path) -> None:
-    """A file's bytes, or a folder's names, to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -68,18 +68,23 @@ class Source:
         self.progress = min(fraction, 1.0)
 
 
-def open_sources(paths: Iterable[Path]) -> list[Source]:
-    """Checks that every path is a readable file of a known format. Raises DatastoreError."""
-    sources: list[Source] = []
-    names: set[str] = set()
-    for number, path in enumerate(paths):
-        name, copy = path.name, 1
-        while name in names:
-            copy += 1
-            name = f"{path.name}#{copy}"
-        names.add(name)
-        sources.append(Source(number, path, name))
-    return sources
+def open_sources(paths: Iterable[Path], taken: Iterable[str] = ()) -> list[Source]:
+    """Checks that every path is a readable file of a known format. Raises DatastoreError.
+
+    taken: names that other sources of the datastore have already.
+    """
+    names = set(taken)
+    return [Source(number, path, unique_name(path.name, names)) for number, path in enumerate(paths)]
+
+
+def unique_name(name: str, names: set[str]) -> str:
+    """The name, with a number if it is among `names`, to which it is added."""
+    unique, copy = name, 1
+    while unique in names:
+        copy += 1
+        unique = f"{name}#{copy}"
+    names.add(unique)
+    return unique
 
 
 def read_json_lines(path: Path, report: Report) -> Iterator[RawRow]:

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from datastore_build.duplicate_search import SimilarTexts
 from datastore_build.readers import Source
 from datastore_build.rows import Reject, Row
 from retrieval.errors import DatastoreError
@@ -24,10 +25,24 @@ class RejectedRow:
 
 @dataclass(frozen=True)
 class BuildProgress:
-    fraction: float  # of the bytes of all sources
+    """How far the stage is that a build is at: reading, then comparing, embedding, indexing."""
+
+    fraction: float  # of the stage: of the sources' bytes, of the entries
     rows: int
-    texts: int  # embedded and written
+    texts: int  # embedded
     rejected: int
+    stage: str = "embedding"
+
+
+@dataclass(frozen=True)
+class NearDuplicates:
+    """Texts that nearly equal one of an earlier entry in the same language."""
+
+    texts: int
+    languages: dict[str, int]  # of these texts
+    entries: int  # all of whose texts are
+    dropped: bool  # were those entries left out?
+    first: tuple[SimilarTexts, ...]
 
 
 @dataclass(frozen=True)
@@ -48,6 +63,11 @@ class BuildReport:
     rejected: int  # rows
     rejects_file: str | None
     rejects: tuple[RejectedRow, ...]  # the first few
+    dropped: dict[str, int]  # texts that were left out though they can be used: by what → how many
+    near_duplicates: NearDuplicates | None  # None: not looked for
+    embedded: int  # entries embedded in this run; the others were taken over
+    resumed: bool
+    removed: tuple[str, ...]  # what builds that died had left behind
     sources: tuple[dict[str, object], ...]  # name, rows, published, rejected
     seconds: float
 
@@ -66,10 +86,11 @@ class Tally:
     """Counts of a build while it runs."""
 
     sources: Sequence[Source]
-    texts: int = 0
     rows: Counter[int] = field(default_factory=Counter)  # per source
     rejects: Counter[int] = field(default_factory=Counter)  # per source
     first_rejects: list[RejectedRow] = field(default_factory=list)
+    unusable: int = 0  # rows
+    dropped: Counter[str] = field(default_factory=Counter)  # texts left out by a filter, per filter
 
     @property
     def total(self) -> int:
@@ -85,7 +106,11 @@ class Tally:
             yield item
 
     def reject(self, item: Reject) -> RejectedRow:
-        self.rejects[item.source] += 1
+        self.rejects[item.source] += item.whole_row
+        if item.kind == "unusable":
+            self.unusable += 1
+        else:
+            self.dropped[item.kind] += 1
         row = RejectedRow(str(self.sources[item.source].path), item.line, item.reason)
         if len(self.first_rejects) < _REJECTS_SHOWN:
             self.first_rejects.append(row)
@@ -94,7 +119,7 @@ class Tally:
     def progress(self) -> BuildProgress:
         size = sum(source.size for source in self.sources)
         read = sum(source.size * source.progress for source in self.sources)
-        return BuildProgress(read / max(size, 1), self.total, self.texts, self.rejected)
+        return BuildProgress(read / max(size, 1), self.total, 0, self.rejected, "reading")
 
     def source_records(self) -> list[SourceRecord]:
         return [
@@ -109,9 +134,9 @@ class Tally:
 
     def check(self, *, strict: bool, entries: int) -> None:
         """Raises DatastoreError if there is nothing to publish, or strict forbids it."""
-        if strict and self.rejected:
+        if strict and self.unusable:
             message = (
-                f"{self.rejected:,} of {self.total:,} rows cannot be used; with --strict nothing is published"
+                f"{self.unusable:,} of {self.total:,} rows cannot be used; with --strict nothing is published"
             )
         elif not entries:
             names = ", ".join(str(source.path) for source in self.sources)

@@ -43,9 +43,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Reject:
+    """A row that does not become part of an entry, or one text of it that does not."""
+
     source: int
     line: int
     reason: str
+    kind: str = "unusable"  # or which filter left it out
+    whole_row: bool = True
 
 
 def parse_row(fields: object, default_language: str) -> tuple[str | None, tuple[tuple[str, str], ...]]:

@@ -4,6 +4,7 @@ Every image is encoded once, whatever the number of languages: the same pass giv
 query for retrieval. All images and languages of a call are generated as batches. It decodes no files.
 """
 
+import copy
 import itertools
 import math
 import time
@@ -31,7 +32,7 @@ from models.vision.features import VisionFeatures
 from models.vision.preprocess import preprocess
 from retrieval.datastore import Datastore, Neighbour
 from retrieval.embedder import Embedder, Queries
-from retrieval.errors import InvalidRequestError
+from retrieval.errors import DatastoreError, InvalidRequestError
 from retrieval.languages import match
 
 _IMAGES_AT_ONCE = 16  # encoded together: bounds the memory of activations
@@ -137,6 +138,22 @@ class Captioner:
     def count_tokens(self) -> Callable[[Sequence[str]], list[int]]:
         """Tells how many tokens each text has in the language model's vocabulary; does not hold the model."""
         return self._prompts.tokenizer.count
+
+    def on_version(self, version: str) -> "Captioner":
+        """This captioner on another version of its datastore: all other parts are shared with this one.
+
+        Raises:
+            DatastoreError: no such version, damaged, built with another embedder, or this captioner's
+                datastore was opened as a single version.
+        """
+        root = self.datastore.root
+        if root is None:
+            raise DatastoreError(f"{self.datastore.folder} is a single version and has no others beside it")
+        other = copy.copy(self)
+        other.datastore = Datastore.open(
+            root, embedder_id=self._embedder.id, dimension=self._embedder.dimension, version=version
+        )
+        return other
 
     def match(self, images: Sequence[Image.Image], texts: Sequence[Sequence[str]]) -> list[list[float]]:
         """How well each photo fits each of its own texts: logits, whose sigmoid is the confidence.

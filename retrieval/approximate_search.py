@@ -11,7 +11,7 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 
-from retrieval.index_file import inverted_index
+from retrieval.index_check import inverted_index
 from retrieval.list_probing import Found, ListProber
 from retrieval.manifest import IndexKind, SearchSettings
 from retrieval.stored_vectors import StoredVectors
@@ -36,7 +36,8 @@ class ApproximateSearch:
         self._vectors = vectors
         self._lists = ListProber(index) if kind == "ivf-pq" else None
         if kind == "hnsw":
-            self._effort, self._most = settings.ef_search or 1, index.ntotal
+            self._most = max(1, index.ntotal)
+            self._effort = min(settings.ef_search or 1, self._most)
         else:
             self._most = inverted_index(index).nlist
             self._effort = min(settings.nprobe or 1, self._most)
@@ -60,6 +61,13 @@ class ApproximateSearch:
         if self._lists is None:
             raise ValueError(f"an index of kind {self._kind} has no compressed lists")
         return self._lists
+
+    def vectors(self, entries: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """The vectors (n, E) of entries (n,), with the rounding of those that are kept."""
+        if self._vectors is not None:
+            return self._vectors.vectors(entries)
+        found: npt.NDArray[np.float32] = self._index.reconstruct_batch(entries)
+        return found
 
     def candidates(self, query: npt.NDArray[np.float32], count: int) -> Found:
         """Up to `count` entries the index itself finds for a query (1, E), with its scores, best first."""

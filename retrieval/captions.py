@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from retrieval.arrow_footer import has_compressed_batch
 from retrieval.errors import DatastoreError
 
 SCHEMA = pa.schema(
@@ -49,6 +50,8 @@ class CaptionTable:
         batches = []
         next_entry = rows = 0
         try:
+            if has_compressed_batch(path):
+                raise DatastoreError(f"{path} is compressed, which Paellera does not read: build it again")
             reader = pa.ipc.open_file(pa.memory_map(str(path)))
             if not reader.schema.equals(SCHEMA):
                 raise DatastoreError(f"{path} does not have the columns of a datastore: build it again")
@@ -58,6 +61,8 @@ class CaptionTable:
                 batch.validate(full=True)
                 if not batch.num_rows:
                     continue
+                if any(map(_has_nulls, batch.columns)):
+                    raise DatastoreError(f"{path} has rows with something missing: build it again")
                 column = batch.column("entry").to_numpy()
                 steps = np.diff(column)
                 if column[0] != next_entry or ((steps != 0) & (steps != 1)).any():
@@ -65,8 +70,9 @@ class CaptionTable:
                 next_entry = int(column[-1]) + 1
                 rows += batch.num_rows
                 batches.append(batch)
-        except (pa.ArrowException, OSError) as error:
-            raise DatastoreError(f"{path} is damaged: {str(error).splitlines()[0]}") from None
+        except (pa.ArrowException, OSError, ValueError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise DatastoreError(f"{path} is damaged: {reason[:200]}") from None
         if (next_entry, rows) != (entries, texts):
             raise DatastoreError(
                 f"{path} holds {rows:,} texts of {next_entry:,} entries, but its manifest says {texts:,} of "
@@ -93,3 +99,10 @@ class CaptionTable:
             if start < stop:
                 return self._batches[number], int(start), int(stop)
         raise IndexError(f"no entry {entry}")
+
+
+def _has_nulls(column: Any) -> bool:
+    """A schema may say that there are none, and a file have some all the same."""
+    return bool(column.null_count) or (
+        pa.types.is_dictionary(column.type) and bool(column.dictionary.null_count)
+    )

@@ -13,19 +13,25 @@ import numpy as np
 import numpy.typing as npt
 
 from retrieval.captions import CaptionTable, CaptionText
+from retrieval.deleted import LiveIndex, read_deleted
 from retrieval.errors import DatastoreError
 from retrieval.index import VectorIndex
 from retrieval.manifest import (
     CAPTIONS,
     CURRENT,
+    DELETED,
     INDEX,
     MANIFEST,
     Manifest,
     live_version,
+    named_version,
+    one_line,
     read_manifest,
     verify_files,
 )
 from retrieval.near_duplicates import NearDuplicateFilter
+from retrieval.self_search import check_self_search
+from retrieval.version_lock import while_opening
 
 FALLBACK_LANGUAGE = "en"
 
@@ -36,6 +42,9 @@ FOREIGN_PENALTY = 0.15
 # How many entries are looked at for k neighbours: near duplicates and excluded entries drop out. If too many
 # do, the query is searched again with more, up to the last number.
 _OVERFETCH, _OVERFETCH_EXTRA, _MOST_FETCHED = 4, 8, 2048
+
+
+_PROBED = 16  # entries that `check` searches for
 
 
 @dataclass(frozen=True)
@@ -66,48 +75,87 @@ class Neighbour:
 class Datastore:
     """The captions and the index of one version."""
 
-    def __init__(self, folder: Path, manifest: Manifest, captions: CaptionTable, index: VectorIndex) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        manifest: Manifest,
+        captions: CaptionTable,
+        index: VectorIndex,
+        root: Path | None = None,
+        deleted: npt.NDArray[np.int64] | None = None,
+    ) -> None:
+        """deleted: the numbers of the entries that no search may find, sorted."""
         self.folder = folder  # of the version
+        self.root = root  # the datastore that the version is one of; None: it was opened by itself
         self.manifest = manifest
         self._captions = captions
-        self._index = index
+        self._index = index if deleted is None else LiveIndex(index, deleted)
 
     @classmethod
     def open(
-        cls, folder: Path, *, embedder_id: str | None = None, dimension: int | None = None
+        cls,
+        folder: Path,
+        *,
+        embedder_id: str | None = None,
+        dimension: int | None = None,
+        version: str | None = None,
     ) -> "Datastore":
-        """Opens the live version of a datastore, or `folder` itself if it is a version's folder.
+        """Opens the live version of a datastore, or the one named, or `folder` itself if it is a version's.
 
         Sizes and SHA-256 of every file are verified before any is parsed. `embedder_id` and `dimension` are
         those of the embedder that will make the queries. Raises DatastoreError: nothing there, damaged, or
         built with another embedder.
         """
-        is_version = (folder / MANIFEST).exists() and not (folder / CURRENT).exists()
-        version = folder if is_version else live_version(folder)
-        manifest = read_manifest(version)
-        if embedder_id is not None and manifest.embedder != embedder_id:
-            raise DatastoreError(
-                f"the datastore {folder} was built with the embedder {manifest.embedder}, this bundle has "
-                f"{embedder_id}: build it again with this bundle (`paellera datastore build`)"
+        if version is not None:
+            return cls._open(named_version(folder, version), folder, embedder_id, dimension)
+        if (folder / MANIFEST).exists() and not (folder / CURRENT).exists():
+            return cls._open(folder, None, embedder_id, dimension)
+        live = live_version(folder)
+        while True:
+            try:
+                return cls._open(live, folder, embedder_id, dimension)
+            except DatastoreError:
+                # It may have been replaced and removed since CURRENT was read.
+                tried, live = live, live_version(folder)
+                if live == tried:
+                    raise
+
+    @classmethod
+    def _open(
+        cls, version: Path, root: Path | None, embedder_id: str | None, dimension: int | None
+    ) -> "Datastore":
+        named = version if root is None else root
+        again = "build it again with this bundle (`paellera datastore build`)"
+        with while_opening(version):
+            manifest = read_manifest(version)
+            if root is not None and manifest.version != version.name:
+                raise DatastoreError(
+                    f"{version / MANIFEST} is that of version {one_line(manifest.version)}: the files of "
+                    "versions were mixed up; build the datastore again"
+                )
+            if embedder_id is not None and manifest.embedder != embedder_id:
+                raise DatastoreError(
+                    f"the datastore {named} was built with the embedder {one_line(manifest.embedder)}, this "
+                    f"bundle has {embedder_id}: {again}"
+                )
+            if dimension is not None and manifest.dimension != dimension:
+                raise DatastoreError(
+                    f"the datastore {named} has vectors of {manifest.dimension} dimensions, this bundle's "
+                    f"have {dimension}: {again}"
+                )
+            verify_files(version, manifest)
+            stored = manifest.stored_entries
+            captions = CaptionTable.open(version / CAPTIONS, entries=stored, texts=manifest.stored_texts)
+            index = VectorIndex.read(
+                version / INDEX, dimension=manifest.dimension, entries=stored, settings=manifest.index
             )
-        if dimension is not None and manifest.dimension != dimension:
-            raise DatastoreError(
-                f"the datastore {folder} has vectors of {manifest.dimension} dimensions, this bundle's have "
-                f"{dimension}: build it again with this bundle (`paellera datastore build`)"
-            )
-        verify_files(version, manifest)
-        counts = manifest.counts
-        captions = CaptionTable.open(version / CAPTIONS, entries=counts.entries, texts=counts.texts)
-        index = VectorIndex.read(
-            version / INDEX,
-            dimension=manifest.dimension,
-            entries=counts.entries,
-            settings=manifest.index,
-        )
-        return cls(version, manifest, captions, index)
+            deleted = None
+            if manifest.deleted is not None:
+                deleted = read_deleted(version / DELETED, entries=stored, deleted=manifest.deleted.entries)
+        return cls(version, manifest, captions, index, root, deleted)
 
     def __len__(self) -> int:
-        """The number of entries."""
+        """The number of entries, without deleted ones."""
         return self._index.entries
 
     @property
@@ -126,6 +174,27 @@ class Datastore:
     def texts(self, entry: int) -> list[CaptionText]:
         """Every text of an entry. Raises IndexError."""
         return self._captions.texts(entry)
+
+    def entry_id(self, entry: int) -> str:
+        """The id of an entry. Raises IndexError."""
+        return self._captions.entry_id(entry)
+
+    @property
+    def stored(self) -> int:
+        """The number of entries in the files, deleted ones among them; their numbers are below it."""
+        return self.manifest.stored_entries
+
+    def live(self, entries: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Those of these numbers that are not of deleted entries."""
+        return self._index.live(entries) if isinstance(self._index, LiveIndex) else entries
+
+    def vectors(self, entries: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """The vectors (n, E) of entries as the index keeps them. Each must be in [0, stored)."""
+        return self._index.vectors(entries)
+
+    def check(self) -> None:
+        """Searches for a few entries' own vectors. Raises DatastoreError if it does not find them."""
+        check_self_search(self, _PROBED)
 
     def search(self, queries: npt.NDArray[np.float32], k: int) -> list[list[Hit]]:
         """The k nearest entries of each query, best first, ties in the order of the datastore.

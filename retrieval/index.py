@@ -11,9 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from retrieval.approximate_search import ApproximateSearch
-from retrieval.errors import DatastoreError
 from retrieval.index_file import read_index_file
-from retrieval.manifest import VECTORS, IndexSettings
+from retrieval.manifest import IndexSettings
 from retrieval.stored_vectors import StoredVectors
 
 _EXACT = IndexSettings(kind="flat")
@@ -52,10 +51,8 @@ class VectorIndex:
         index = read_index_file(path, settings.kind, dimension=dimension, entries=entries)
         if settings.kind != "ivf-pq":
             return cls(index, settings)
-        if settings.storage not in ("float16", "int8"):
-            raise DatastoreError(f"{path}: its manifest does not say how {VECTORS} is stored: build it again")
-        vectors = StoredVectors.open(
-            path.with_name(VECTORS), settings.storage, dimension=dimension, entries=entries
+        vectors = StoredVectors.of_version(
+            path.parent, settings.storage, dimension=dimension, entries=entries
         )
         return cls(index, settings, vectors)
 
@@ -85,6 +82,16 @@ class VectorIndex:
             best_scores[tied], best[tied] = scores[:, :k], found[:, :k]
             tied = tied[scores[:, k - 1] - scores[:, -1] <= _ROUNDING]
         return best_scores, best
+
+    def vectors(self, entries: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """The vectors (n, E) of entries, each in [0, self.entries), as the index keeps them."""
+        entries = np.ascontiguousarray(entries, np.int64)
+        if len(entries) and not 0 <= int(entries.min()) <= int(entries.max()) < self.entries:
+            raise IndexError(f"entries must be in [0, {self.entries})")  # faiss would read beyond its memory
+        if self.approximate is not None:
+            return self.approximate.vectors(entries)
+        found: npt.NDArray[np.float32] = self._index.reconstruct_batch(entries)
+        return found
 
     def _ranked(
         self, queries: npt.NDArray[np.float32], k: int

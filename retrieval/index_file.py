@@ -1,8 +1,8 @@
 """Reading index.faiss safely: only the classes that our own build writes, by their names in the file.
 
 faiss knows dozens of classes, nested in each other; some of them read further files or allocate what a header
-says. So the file's names are walked through before faiss parses it, and what came out is checked after.
-The module knows nothing of searching.
+says. So the file is walked through before faiss parses it, from name to name, and what came out is checked
+after (index_check.py). The module knows nothing of searching.
 """
 
 import struct
@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import faiss
-import numpy as np
 
 from retrieval.errors import DatastoreError
+from retrieval.index_check import is_of, is_whole
 from retrieval.manifest import IndexKind
 
 _LOOP_LIMIT = 2**24  # the lists of an IVF index are read in a loop
@@ -39,7 +39,7 @@ def read_index_file(path: Path, kind: IndexKind, *, dimension: int, entries: int
             index: Any = faiss.read_index(str(path))
         except RuntimeError:
             raise DatastoreError(f"{path} is damaged: faiss cannot read it. Build it again") from None
-    if not _is_of(kind, index) or index.metric_type != faiss.METRIC_INNER_PRODUCT:
+    if not is_of(kind, index) or index.metric_type != faiss.METRIC_INNER_PRODUCT:
         raise DatastoreError(
             f"{path} holds an index of another type than its first bytes say: build it again"
         )
@@ -48,15 +48,10 @@ def read_index_file(path: Path, kind: IndexKind, *, dimension: int, entries: int
             f"{path} holds {index.ntotal:,} vectors of {index.d} dimensions, but its manifest says "
             f"{entries:,} of {dimension}: build it again"
         )
-    if not _holds_entries(kind, index):
-        raise DatastoreError(f"{path} is damaged: it names entries that do not exist. Build it again")
-    return index
-
-
-def inverted_index(index: Any) -> Any:
-    """The IVF index itself, without the rotation before it."""
-    if isinstance(index, faiss.IndexPreTransform):
-        return faiss.downcast_index(index.index)
+    if not is_whole(kind, index):
+        raise DatastoreError(f"{path} is damaged: its parts do not fit together. Build it again")
+    if kind == "ivf-flat":
+        index.make_direct_map()  # which list has the vector of an entry
     return index
 
 
@@ -110,18 +105,36 @@ class _Skeleton:
         self._vector(4)
         self._skip(4 + 4 + 1)
         self._name(b"IwPf")
-        self._ivf_header()
-        self._skip(1 + 8 + 4 + 8 + 4 + 8)  # residual, size of a code, blocks, padding, two ways to search
-        self._skip(3 * 8)  # of the product quantizer: dimension, parts, bits
+        nlist = self._ivf_header()
+        # Are codes of what a centroid leaves? Their size, codes a block, parts with padding, ways to search.
+        residual, size, block, padded, way, other_way = struct.unpack("<?QiQiQ", self._read(33))
+        dimension, parts, bits = struct.unpack("<QQQ", self._read(24))
+        even = parts + parts % 2
+        if (residual, size, block, padded, way, other_way, bits) != (True, even // 2, 32, even, 0, 0, 4):
+            raise self._damaged()
+        if not 1 <= parts <= dimension or dimension % parts:
+            raise self._damaged()
         self._vector(4)
         self._name(b"ilbl")
+        sizes = struct.unpack("<QQQQ", self._read(32))  # of lists, a code, a block in codes and in bytes
+        if sizes != (nlist, sizes[1], block, 16 * even):
+            raise self._damaged()
+        for _ in range(nlist):
+            entries, length = self._vector(8), self._vector(1)
+            if length != -(-entries // block) * 16 * even:
+                raise self._damaged()
 
-    def _ivf_header(self) -> None:
+    def _ivf_header(self) -> int:
+        """The number of lists."""
         self._header()
-        self._skip(2 * 8)  # nlist, nprobe
+        nlist, _ = struct.unpack("<QQ", self._read(16))  # and nprobe
+        if not 1 <= nlist <= _LOOP_LIMIT:
+            raise self._damaged()
         self._flat()
-        self._skip(1)
-        self._vector(8)
+        (direct_map,) = self._read(1)
+        if direct_map or self._vector(8):
+            raise self._damaged()
+        return int(nlist)
 
     def _header(self) -> None:
         """Dimension, count, two unused, trained; the metric must be the inner product."""
@@ -130,9 +143,11 @@ class _Skeleton:
         if metric != faiss.METRIC_INNER_PRODUCT:
             raise self._foreign()
 
-    def _vector(self, item_size: int) -> None:
+    def _vector(self, item_size: int) -> int:
+        """How many items it has."""
         (count,) = struct.unpack("<Q", self._read(8))
         self._skip(count * item_size)
+        return int(count)
 
     def _name(self, *allowed: bytes) -> bytes:
         name = self._read(4)
@@ -159,46 +174,3 @@ class _Skeleton:
 
     def _damaged(self) -> DatastoreError:
         return DatastoreError(f"{self._path} is damaged: it is cut short. Build it again")
-
-
-def _is_of(kind: IndexKind, index: Any) -> bool:
-    """Is this the class, and are those inside it the classes, that our build makes for the kind?"""
-    if kind == "flat":
-        return type(index) is faiss.IndexFlatIP
-    if kind == "hnsw":
-        storages = {faiss.IndexHNSWFlat: faiss.IndexFlatIP, faiss.IndexHNSWSQ: faiss.IndexScalarQuantizer}
-        storage = storages.get(type(index))
-        return storage is not None and type(faiss.downcast_index(index.storage)) is storage
-    inner = index
-    if kind == "ivf-pq":
-        if type(index) is not faiss.IndexPreTransform:
-            return False
-        inner = inverted_index(index)
-    expected = faiss.IndexIVFPQFastScan if kind == "ivf-pq" else faiss.IndexIVFFlat
-    return (
-        type(inner) is expected
-        and type(faiss.downcast_index(inner.quantizer)) is faiss.IndexFlatIP
-        and (inner.ntotal, inner.quantizer.ntotal) == (index.ntotal, inner.nlist)
-    )
-
-
-def _holds_entries(kind: IndexKind, index: Any) -> bool:
-    """Is every number by which the index names an entry the number of one?"""
-    if kind == "flat":
-        return True
-    if kind == "hnsw":
-        if index.storage.ntotal != index.ntotal:
-            return False
-        links = index.hnsw.neighbors
-        neighbours = faiss.rev_swig_ptr(links.data(), links.size()) if links.size() else np.empty(0, np.int32)
-        return bool(((neighbours >= -1) & (neighbours < max(index.ntotal, 1))).all())
-    lists = inverted_index(index).invlists
-    total = 0
-    for number in range(lists.nlist):
-        size = lists.list_size(number)
-        if size:
-            ids = faiss.rev_swig_ptr(lists.get_ids(number), size)
-            if ids.min() < 0 or ids.max() >= index.ntotal:
-                return False
-        total += size
-    return bool(total == index.ntotal)

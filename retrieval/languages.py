@@ -5,6 +5,7 @@ region: `zh`, `fil`, `no`, `quz`. The module knows languages in general (CLDR da
 which of them a bundle can write is the bundle's business and is passed in.
 """
 
+import unicodedata
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -69,13 +70,19 @@ def match(tag: str, supported: Sequence[str]) -> str:
 
 
 def display_name(code: str) -> str:
-    """The English name: "uk" → "Ukrainian"."""
-    return langcodes.get(code).display_name("en")
+    """The English name: "uk" → "Ukrainian". What is no code, as in a hostile datastore, is its own name."""
+    try:
+        return langcodes.get(code).display_name("en")
+    except ValueError:  # LanguageTagError
+        return code
 
 
 def autonym(code: str) -> str:
-    """The language's name in itself: "uk" → "українська"."""
-    return langcodes.get(code).autonym()
+    """The language's name in itself: "uk" → "українська"; otherwise as `display_name`."""
+    try:
+        return langcodes.get(code).autonym()
+    except ValueError:  # LanguageTagError
+        return code
 
 
 @lru_cache(maxsize=1024)
@@ -88,6 +95,9 @@ def _tag_of_name(tag: str) -> str:
         # langcodes finds a language for almost any two letters ("ee", "en" as names): names are longer, or
         # are written in another script ("中文").
         if len(tag) > _LONGEST_TAG or (tag.isascii() and len(tag) < 4):
+            return tag
+        # Names have no control characters; a NUL makes langcodes' table fail with a SystemError.
+        if any(unicodedata.category(character) in ("Cc", "Cs") for character in tag):
             return tag
         try:
             return langcodes.find(tag).to_tag()

@@ -11,7 +11,7 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 
-from retrieval.index_file import inverted_index
+from retrieval.index_check import inverted_index
 
 Found = tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]
 

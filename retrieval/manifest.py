@@ -6,6 +6,7 @@
       versions/<version>/captions.arrow
       versions/<version>/index.faiss
       versions/<version>/vectors.bin      only if the index's answers are scored again
+      versions/<version>/deleted.npy      only if entries are deleted: their numbers
       versions/<version>/rejects.jsonl    only if rows were rejected
 
 This module reads and checks; it does not know what is inside captions.arrow and index.faiss, and nothing of
@@ -24,11 +25,13 @@ from pydantic import (
     Field,
     NonNegativeFloat,
     NonNegativeInt,
+    PositiveFloat,
     PositiveInt,
     ValidationError,
 )
 
 from retrieval.errors import DatastoreError
+from retrieval.files import open_regular
 
 FORMAT_VERSION = 1
 CURRENT = "CURRENT"
@@ -37,6 +40,7 @@ MANIFEST = "manifest.json"
 CAPTIONS = "captions.arrow"
 INDEX = "index.faiss"
 VECTORS = "vectors.bin"
+DELETED = "deleted.npy"
 REJECTS = "rejects.jsonl"
 
 _LARGEST_MANIFEST = 16 * 2**20  # bytes; a real one has a few thousand
@@ -45,6 +49,7 @@ _VERSION_NAME = re.compile(r"[0-9A-Za-z][0-9A-Za-z.-]{0,99}")
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 ParameterName = Annotated[str, Field(pattern=r"^[a-z_]{1,30}$")]
 IndexKind = Literal["flat", "hnsw", "ivf-flat", "ivf-pq"]
+IndexChoice = Literal["auto", "flat", "hnsw", "ivf-flat", "ivf-pq"]
 StorageKind = Literal["float32", "float16", "int8"]
 FileName = Annotated[str, Field(pattern=r"^[0-9A-Za-z][0-9A-Za-z._-]{0,99}$")]  # never a path
 
@@ -95,12 +100,28 @@ class Measurement(_Record):
     p99_ms: NonNegativeFloat
 
 
+class DeletedCounts(_Record):
+    """What the files still hold of deleted entries; `Counts` does not count it."""
+
+    entries: PositiveInt
+    texts: PositiveInt
+
+
+class IndexRequest(_Record):
+    """What is asked of an index. None: no limit, for `auto` the default."""
+
+    kind: IndexChoice = "auto"
+    memory_budget: PositiveInt | None = None  # bytes that an opened index may take
+    target_ms: PositiveFloat | None = None  # a query on one core
+    target_recall: Annotated[float, Field(gt=0, le=1)] = 0.95
+
+
 class IndexSettings(_Record):
     kind: IndexKind
     parameters: dict[ParameterName, PositiveInt] = {}  # as built: nlist, m, subquantizers, …
     storage: StorageKind | None = None  # of the vectors of an HNSW index, or of those that score again
     search: SearchSettings = SearchSettings()
-    target_recall: Annotated[float, Field(gt=0, le=1)] | None = None
+    asked: IndexRequest = IndexRequest()  # of this index; of one with more entries it will be the same
     reason: str = ""  # why this kind
     measured: Measurement | None = None
 
@@ -118,6 +139,7 @@ class Manifest(_Record):
     dimension: PositiveInt
     metric: Literal["inner_product"]
     counts: Counts
+    deleted: DeletedCounts | None = None
     index: IndexSettings
     faiss_version: str
     created: str  # ISO 8601, UTC
@@ -126,6 +148,16 @@ class Manifest(_Record):
     files: dict[FileName, FileRecord]
     content_sha256: Sha256  # of `content_hash`'s arguments
     complete: Literal[True]
+
+    @property
+    def stored_entries(self) -> int:
+        """Entries in the files, deleted ones too."""
+        return self.counts.entries + (self.deleted.entries if self.deleted else 0)
+
+    @property
+    def stored_texts(self) -> int:
+        """Texts in the files, those of deleted entries too."""
+        return self.counts.texts + (self.deleted.texts if self.deleted else 0)
 
 
 def content_hash(embedder: str, dimension: int, index: IndexSettings, files: dict[str, FileRecord]) -> str:
@@ -141,7 +173,7 @@ def content_hash(embedder: str, dimension: int, index: IndexSettings, files: dic
 
 def describe_file(path: Path) -> FileRecord:
     """Size and SHA-256 of a file. Raises OSError."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         return FileRecord(bytes=file.tell(), sha256=digest)
 
@@ -153,7 +185,7 @@ def live_version(datastore: Path) -> Path:
             f"there is no datastore at {datastore}: make one with `paellera datastore build`"
         )
     try:
-        with (datastore / CURRENT).open("rb") as file:
+        with open_regular(datastore / CURRENT) as file:
             name = file.read(256).decode("ascii", "replace").strip()
     except OSError as error:
         raise DatastoreError(
@@ -170,11 +202,19 @@ def live_version(datastore: Path) -> Path:
     return version
 
 
+def named_version(datastore: Path, name: str) -> Path:
+    """The folder of a version, live or not. Raises DatastoreError: there is none of that name."""
+    version = datastore / VERSIONS / name
+    if not _VERSION_NAME.fullmatch(name) or not version.is_dir():
+        raise DatastoreError(f"there is no version {name[:100]!r} in {datastore / VERSIONS}")
+    return version
+
+
 def read_manifest(version: Path) -> Manifest:
     """The manifest of a version folder, checked for form but not against the files. Raises DatastoreError."""
     path = version / MANIFEST
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             content = file.read(_LARGEST_MANIFEST + 1)
     except OSError as error:
         raise DatastoreError(
@@ -186,7 +226,8 @@ def read_manifest(version: Path) -> Manifest:
         parsed = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise DatastoreError(f"{path} is not JSON: {error}") from None
-    if isinstance(parsed, dict) and parsed.get("format_version") != FORMAT_VERSION:
+    # repr, because true equals 1.
+    if isinstance(parsed, dict) and repr(parsed.get("format_version")) != repr(FORMAT_VERSION):
         raise DatastoreError(
             f"{path} has format version {str(parsed.get('format_version'))[:20]}; this Paellera reads "
             f"{FORMAT_VERSION}: build the datastore again"
@@ -195,12 +236,14 @@ def read_manifest(version: Path) -> Manifest:
         manifest = Manifest.model_validate_json(content)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the document"
+        where = one_line(".".join(str(part) for part in first["loc"])) or "the document"
         raise DatastoreError(f"{path} is not a valid manifest: {where}: {first['msg']}") from None
     needed = {CAPTIONS, INDEX} | ({VECTORS} if manifest.index.kind == "ivf-pq" else set())
     missing = needed - manifest.files.keys()
     if missing:
         raise DatastoreError(f"{path} does not list {' and '.join(sorted(missing))}")
+    if (DELETED in manifest.files) != (manifest.deleted is not None):
+        raise DatastoreError(f"{path} does not say which entries are deleted: build the datastore again")
     expected = content_hash(manifest.embedder, manifest.dimension, manifest.index, dict(manifest.files))
     if expected != manifest.content_sha256:
         raise DatastoreError(f"{path} was changed after it was written: build the datastore again")
@@ -231,3 +274,8 @@ def verify_files(version: Path, manifest: Manifest) -> None:
             raise DatastoreError(f"{version / name} cannot be read: {error.strerror}") from None
         if found != record:
             raise DatastoreError(f"{version / name} is damaged: its SHA-256 is not the one in the manifest")
+
+
+def one_line(text: str) -> str:
+    """For a message: what stands in a file may have many lines or be very long."""
+    return " ".join(text.split())[:100]

@@ -6,13 +6,16 @@ tells the language model no more than one with it once.
 
 import unicodedata
 
-_SIMILARITY = 0.8  # Jaccard similarity of the character trigrams from which two texts count as one
+import regex
+
+_OTHERS = regex.compile(r"[^\p{L}\p{M}\p{N}]+")  # marks stay: in Hindi and Arabic they are vowels
+SIMILARITY = 0.8  # Jaccard similarity of the character trigrams from which two texts count as one
 
 
 class NearDuplicateFilter:
     """Remembers the texts it let through and says whether another is nearly one of them."""
 
-    def __init__(self, similarity: float = _SIMILARITY) -> None:
+    def __init__(self, similarity: float = SIMILARITY) -> None:
         self._similarity = similarity
         self._kept: list[frozenset[str]] = []
 
@@ -26,12 +29,15 @@ class NearDuplicateFilter:
 
 
 def character_trigrams(text: str) -> frozenset[str]:
-    """Trigrams of the text without case, punctuation and compatibility forms, one space at each end."""
+    """Trigrams of the text as `fold` leaves it."""
+    folded = fold(text)
+    return frozenset(folded[i : i + 3] for i in range(len(folded) - 2))
+
+
+def fold(text: str) -> str:
+    """The text without case, punctuation and compatibility forms, one space at each end."""
     folded = unicodedata.normalize("NFKC", text).casefold()
-    # Marks stay: in Hindi and Arabic they are vowels.
-    letters = "".join(c if unicodedata.category(c)[0] in "LMN" else " " for c in folded).split()
-    padded = f" {' '.join(letters) or text} "
-    return frozenset(padded[i : i + 3] for i in range(len(padded) - 2))
+    return f" {_OTHERS.sub(' ', folded).strip() or text} "
 
 
 def jaccard(a: frozenset[str], b: frozenset[str]) -> float:

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from retrieval.errors import DatastoreError
+from retrieval.manifest import VECTORS, StorageKind
 
 StoredKind = Literal["float16", "int8"]
 
@@ -43,6 +44,17 @@ class StoredVectors:
             return cls(np.empty(0, layout), kind)
         return cls(np.memmap(path, layout, "r"), kind)
 
+    @classmethod
+    def of_version(
+        cls, version: Path, storage: StorageKind | None, *, dimension: int, entries: int
+    ) -> "StoredVectors":
+        """As `open`, for a version whose manifest says `storage`. Raises DatastoreError."""
+        if storage not in ("float16", "int8"):
+            raise DatastoreError(
+                f"{version}: its manifest does not say how {VECTORS} is stored: build it again"
+            )
+        return cls.open(version / VECTORS, storage, dimension=dimension, entries=entries)
+
     def scores(
         self, query: npt.NDArray[np.float32], entries: npt.NDArray[np.int64]
     ) -> npt.NDArray[np.float32]:
@@ -61,6 +73,14 @@ class StoredVectors:
             else:
                 np.matmul(widen(records["values"]), query, out=part)
         return scores
+
+    def vectors(self, entries: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """The vectors (n, E) of entries (n,), as they are stored."""
+        records = np.take(self._records, entries)
+        vectors: npt.NDArray[np.float32] = records["values"].astype(np.float32)
+        if self._kind == "int8":
+            vectors *= records["scale"][:, None]
+        return vectors
 
 
 def widen(halves: npt.NDArray[np.float16]) -> npt.NDArray[np.float32]:

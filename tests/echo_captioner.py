@@ -6,6 +6,7 @@ It stands where the real one would, so that HTTP and the command line are tested
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,6 +55,10 @@ class EchoDatastore:
     """Its neighbours say what the query was."""
 
     version: str = "v-test"
+    root: Path | None = None
+
+    def check(self) -> None:
+        """There is nothing to find."""
 
     @property
     def manifest(self) -> Manifest:
@@ -84,6 +89,10 @@ class EchoCaptioner:
     gate: threading.Event | None = None  # when set, captioning waits for it
     fail: Exception | None = None
     entered: int = 0  # batches begun
+
+    def on_version(self, version: str) -> "EchoCaptioner":
+        assert self.datastore is not None
+        return replace(self, datastore=replace(self.datastore, version=version))
 
     def caption(self, images: Sequence[Image.Image], settings: CaptionSettings) -> CaptionResult:
         return self.caption_each(images, [settings.languages] * len(images), settings)

@@ -12,6 +12,7 @@ from live_service import live_service
 from PIL import Image
 from sample_pictures import encode, noisy, plain
 
+from benchmarks.soak import is_told_to_wait
 from benchmarks.soak_report import draw, markdown
 from benchmarks.soak_service import Sample
 from benchmarks.soak_traffic import Traffic, captions_in, is_refused
@@ -107,6 +108,15 @@ def test_answers_that_are_not_right_are_seen() -> None:
     assert not is_refused(answer(b'{"status": 500}', 500))
     assert not is_refused(answer(b'{"status": 422}', 422, "text/plain"))
     assert not is_refused(answer(b'{"status": 400}', 422))
+
+
+def test_who_is_told_to_wait() -> None:
+    assert is_told_to_wait(Response(429, {"retry-after": "3"}, b""))
+    assert not is_told_to_wait(Response(429, {}, b""))
+    assert not is_told_to_wait(Response(500, {"retry-after": "3"}, b""))
+    late = b'event: error\ndata: {"type": "urn:paellera:problem:queue_timeout", "status": 503}\n\n'
+    assert is_told_to_wait(Response(200, {}, late))
+    assert not is_told_to_wait(Response(200, {}, late.replace(b"queue_timeout", b"internal_error")))
 
 
 def test_the_report_says_what_was_bad_and_has_its_picture(tmp_path: Path) -> None:

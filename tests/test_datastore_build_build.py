@@ -11,9 +11,10 @@ import numpy.typing as npt
 import pytest
 from hashing_embedder import HashingEmbedder
 
-from datastore_build.build import build_datastore, windows
+from datastore_build.activation import version_folders
+from datastore_build.build import build_datastore
+from datastore_build.embedding import windows
 from datastore_build.entries import Entry, EntryText
-from datastore_build.publish import version_folders
 from datastore_build.report import BuildProgress, RejectedRowsError
 from retrieval.datastore import Datastore
 from retrieval.errors import DatastoreError
@@ -91,7 +92,17 @@ def test_many_windows_and_batches_give_what_one_gives(tmp_path: Path, write: Wri
         vector = HashingEmbedder(dimension=16).embed_texts([texts[entry]])
         assert store.search(vector, 1)[0][0].score == pytest.approx(1.0)
     assert [state.texts for state in progress] == sorted(state.texts for state in progress)
-    assert progress[-1] == BuildProgress(1.0, 9000, 9000, 0)
+    assert list(dict.fromkeys(state.stage for state in progress)) == [
+        "reading",
+        "comparing",
+        "embedding",
+        "indexing",
+    ]
+    for name in ("reading", "comparing", "embedding", "indexing"):
+        fractions = [state.fraction for state in progress if state.stage == name]
+        assert fractions == sorted(fractions)
+        assert fractions[-1] == pytest.approx(1.0)
+    assert progress[-1] == BuildProgress(1.0, 9000, 9000, 0, "indexing")
     assert len(progress) > 10
 
 

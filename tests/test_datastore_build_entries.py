@@ -1,4 +1,4 @@
-from datastore_build.entries import DigestSet, Entry, EntryText, group_rows
+from datastore_build.entries import Entry, EntryText, group_rows
 from datastore_build.rows import Reject, Row
 
 
@@ -56,11 +56,3 @@ def test_an_id_that_comes_back_is_rejected() -> None:
 def test_rejects_pass_through_and_do_not_part_an_entry() -> None:
     entries = _group(_row(1, "x", "en"), Reject(0, 2, "not JSON"), _row(3, "x", "de"))
     assert entries == [("rejected", "2", "not JSON"), ("x", "en", "de")]
-
-
-def test_digest_set_tells_parts_from_their_concatenation() -> None:
-    digests = DigestSet()
-    assert digests.add("en", "a cat")
-    assert not digests.add("en", "a cat")
-    assert digests.add("en", "a ca", "t")
-    assert digests.add("de", "a cat")

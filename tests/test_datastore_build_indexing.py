@@ -8,12 +8,12 @@ import numpy.typing as npt
 import pytest
 from clustered_vectors import clustered, exact_neighbours, normalise, queries_near, recall
 
-from datastore_build.index_plan import IndexChoice, IndexPlan, IndexRequest, choose_index
+from datastore_build.index_plan import IndexPlan, choose_index
 from datastore_build.indexing import build_index
 from datastore_build.vectors import MemoryVectors
 from retrieval.errors import DatastoreError
 from retrieval.index import VectorIndex
-from retrieval.manifest import INDEX, VECTORS, IndexSettings
+from retrieval.manifest import INDEX, VECTORS, IndexChoice, IndexRequest, IndexSettings
 
 COUNT, DIMENSION = 3000, 32
 VECTORS_3000 = clustered(COUNT, DIMENSION)
@@ -23,7 +23,7 @@ LINKS = 300 * COUNT  # bytes, more than the graph takes
 
 
 def _plan(kind: IndexChoice, count: int = COUNT, budget: int | None = None) -> IndexPlan:
-    return choose_index(count, DIMENSION, IndexRequest(kind, memory_budget=budget))
+    return choose_index(count, DIMENSION, IndexRequest(kind=kind, memory_budget=budget))
 
 
 def _open(folder: Path, settings: IndexSettings, count: int = COUNT) -> VectorIndex:
@@ -106,7 +106,8 @@ def test_the_manifest_says_what_was_tuned_and_measured(
 def test_a_higher_target_looks_farther(tmp_path: Path, kind: IndexChoice) -> None:
     work = []
     for target in (0.6, 0.99):
-        settings = build_index(SOURCE, replace(_plan(kind), target_recall=target), tmp_path)
+        plan = replace(_plan(kind), asked=IndexRequest(target_recall=target))
+        settings = build_index(SOURCE, plan, tmp_path)
         assert settings.measured is not None
         assert settings.measured.recall >= target
         work.append(np.prod(list(settings.search.model_dump(exclude_none=True).values())))
@@ -148,7 +149,7 @@ def test_vectors_in_fewer_bytes_still_reach_the_target(
 
 def test_vectors_without_clusters_are_kept_in_one_list_and_found(tmp_path: Path) -> None:
     vectors = normalise(np.random.default_rng(5).standard_normal((2000, 64)))
-    plan = choose_index(2000, 64, IndexRequest("ivf-pq"))
+    plan = choose_index(2000, 64, IndexRequest(kind="ivf-pq"))
     settings = build_index(MemoryVectors(64, [vectors]), plan, tmp_path)
     assert settings.parameters["nlist"] == settings.search.nprobe == 1
     assert "one list" in settings.reason
@@ -265,7 +266,7 @@ def test_numbers_of_entries_that_do_not_exist_are_refused(
     whole = (folder / INDEX).read_bytes()
     assert whole.count((2999).to_bytes(8, "little")) == 1
     (tmp_path / INDEX).write_bytes(whole.replace((2999).to_bytes(8, "little"), (3000).to_bytes(8, "little")))
-    with pytest.raises(DatastoreError, match="names entries that do not exist"):
+    with pytest.raises(DatastoreError, match="its parts do not fit together"):
         _open(tmp_path, settings)
 
 

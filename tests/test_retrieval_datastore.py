@@ -9,8 +9,12 @@ import pytest
 from hashing_embedder import HashingEmbedder
 
 from datastore_build.build import build_datastore
-from datastore_build.publish import Draft
-from datastore_build.writer import VersionWriter
+from datastore_build.draft import open_draft
+from datastore_build.index_plan import choose_index
+from datastore_build.indexing import build_index
+from datastore_build.publish import publish
+from datastore_build.shards import EmbeddingShards
+from datastore_build.writer import CaptionsWriter
 from retrieval.datastore import Datastore, Neighbour
 from retrieval.errors import DatastoreError
 from retrieval.manifest import live_version
@@ -129,10 +133,12 @@ def test_excluding_everything_gives_nothing(open_datastore: Open) -> None:
 
 
 def test_an_empty_datastore_answers_with_empty_lists(tmp_path: Path) -> None:
-    with Draft(tmp_path) as draft:
-        with VersionWriter(draft.folder, 8, []) as writer:
-            counts, settings = writer.finish()
-        draft.publish(embedder="e", dimension=8, index=settings, counts=counts, sources=[])
+    with open_draft(tmp_path, None, resume=False) as (draft, _):
+        with CaptionsWriter(draft.folder, []) as writer:
+            counts = writer.finish()
+        shards = EmbeddingShards(draft.shards, count=0, dimension=8)
+        index = build_index(shards, choose_index(0, 8), draft.folder)
+        publish(tmp_path, draft.folder, embedder="e", dimension=8, index=index, counts=counts, sources=[])
     store = Datastore.open(tmp_path)
     queries = np.eye(2, 8, dtype=np.float32)
     assert len(store) == 0

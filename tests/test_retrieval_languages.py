@@ -76,6 +76,13 @@ def test_match_finds_the_supported_language(tag: str, code: str) -> None:
     assert match(tag, TEN) == code
 
 
+@pytest.mark.parametrize("name", ["P\0\U00107ca1S", "Spanisch\0é", "\0語", "\udfff", "espa\u00f1ol\n\0"])
+def test_names_with_control_characters_are_no_names(name: str) -> None:
+    with pytest.raises(UnknownLanguageError) as error:
+        match(name, TEN)
+    assert str(error.value).isprintable()
+
+
 def test_match_prefers_the_region_asked_for() -> None:
     assert match("pt-BR", ("pt-PT", "pt-BR")) == "pt-BR"
     assert match("zh-TW", ("zh-Hans", "zh-Hant")) == "zh-Hant"

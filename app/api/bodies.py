@@ -70,9 +70,22 @@ async def read_document(request: Request, model: type[Document]) -> Document:
 
     Raises UnsupportedBodyError, and as `parse_document`.
     """
+    _check_is_json(request)
+    return await to_thread.run_sync(parse_document, model, await read_all(request))
+
+
+async def read_optional_document(request: Request, model: type[Document]) -> Document:
+    """As `read_document`; where there is no body, the model with its defaults."""
+    body = await read_all(request)
+    if not body:
+        return model()
+    _check_is_json(request)
+    return await to_thread.run_sync(parse_document, model, body)
+
+
+def _check_is_json(request: Request) -> None:
     if _content_type(request) != "application/json":
         raise UnsupportedBodyError("the Content-Type must be application/json")
-    return await to_thread.run_sync(parse_document, model, await read_all(request))
 
 
 def parse_document(model: type[Document], body: bytes) -> Document:

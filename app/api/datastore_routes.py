@@ -1,12 +1,20 @@
-"""What is in the datastore, and which of its captions are near a text or a photo."""
+"""What is in the datastore, which of its captions are near a text or a photo, and which version is served."""
 
 from collections.abc import Sequence
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Request
 
-from app.api.bodies import read_document
+from app.access.gate import admin_only
+from app.api.bodies import read_document, read_optional_document
 from app.api.caption_routes import accepted_language, service_of
-from app.api.datastore_schemas import DatastoreDescription, IndexItem, SearchBody, SearchReply
+from app.api.datastore_schemas import (
+    ActivateBody,
+    ActivateReply,
+    DatastoreDescription,
+    IndexItem,
+    SearchBody,
+    SearchReply,
+)
 from app.api.disconnect import while_connected
 from app.api.image_inputs import read_image_inputs
 from app.api.openapi import json_body, problem_responses
@@ -32,6 +40,31 @@ async def describe_datastore(request: Request) -> DatastoreDescription:
         dimension=manifest.dimension,
         index=IndexItem(kind=manifest.index.kind),
     )
+
+
+@router.post(
+    "/v1/datastore/activate",
+    summary="Serve another version of the datastore",
+    dependencies=[Depends(admin_only)],
+    openapi_extra=json_body(ActivateBody, required=False, headers=()),
+    responses=problem_responses(
+        (400, "The body is not JSON"),
+        (403, "This needs an admin key"),
+        (404, "The server has no datastore"),
+        (408, "The body comes too slowly"),
+        (409, "The version cannot be served; the one before goes on"),
+        (413, "The body is too large"),
+        (415, "The Content-Type is not application/json"),
+        (422, "The body is not acceptable"),
+        (503, "The model is being loaded; see Retry-After"),
+    ),
+)
+async def activate_version(request: Request) -> ActivateReply:
+    service = service_of(request)
+    _ = service.datastore
+    body = await read_optional_document(request, ActivateBody)
+    swap = await service.swap.activate(body.version)
+    return ActivateReply(previous=swap.previous, version=swap.version)
 
 
 @router.post(

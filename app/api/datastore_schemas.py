@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from app.schemas import ImageInput, LanguageName, NeighbourItem
 
+_VERSION = "20261120T101500.042Z-1f0c7a1d9be2"
 _NEIGHBOUR: dict[str, Any] = {
     "id": "beach-dog",
     "text": "A dog runs along the beach.",
@@ -23,7 +24,7 @@ class DatastoreDescription(BaseModel):
         json_schema_extra={
             "examples": [
                 {
-                    "version": "20261120T101500Z-1f0c7a1d9be2",
+                    "version": _VERSION,
                     "entries": 312,
                     "texts": {"en": 312, "es": 312},
                     "embedder": "e5-shared-space-32e6b1de48e8",
@@ -76,3 +77,28 @@ class SearchReply(BaseModel):
     model_config = ConfigDict(json_schema_extra={"examples": [{"neighbours": [_NEIGHBOUR]}]})
 
     neighbours: list[NeighbourItem] = Field(description="best first, without near duplicates")
+
+
+class ActivateBody(BaseModel):
+    """Which version is to be served."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        json_schema_extra={"examples": [{"version": _VERSION}, {}]},
+    )
+
+    version: Annotated[str, Field(min_length=1, max_length=100)] | None = Field(
+        None, description="becomes the live one; none: the one that is live on the disk"
+    )
+
+
+class ActivateReply(BaseModel):
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"previous": "20261118T091500.120Z-77c0ab1d4e02", "version": _VERSION}]
+        }
+    )
+
+    previous: str = Field(description="the version that was served until now")
+    version: str = Field(description="the version that is served from now on; it may be the same")

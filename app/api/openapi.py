@@ -66,14 +66,19 @@ def json_data(schema: JsonSchema) -> JsonSchema:
     return {"type": "string", "contentMediaType": "application/json", "contentSchema": schema}
 
 
-def json_body(model: type[BaseModel]) -> JsonSchema:
+def json_body(
+    model: type[BaseModel],
+    *,
+    required: bool = True,
+    headers: tuple[str, ...] = ("Accept-Language", "Idempotency-Key"),
+) -> JsonSchema:
     """The `requestBody` of a route that reads its JSON itself, with the headers it looks at."""
     return {
         "requestBody": {
-            "required": True,
+            "required": required,
             "content": {"application/json": {"schema": inline_schema(model)}},
         },
-        "parameters": request_headers(*_REQUEST_HEADERS),
+        "parameters": request_headers(*headers),
     }
 
 

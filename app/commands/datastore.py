@@ -1,4 +1,4 @@
-"""`paellera datastore`: build and info of datastore_build, and `search`, which needs the service's parts."""
+"""`paellera datastore`: the commands of datastore_build, and `search`, which needs the service's parts."""
 
 import json
 from pathlib import Path
@@ -10,15 +10,11 @@ import typer
 
 from app.images import decode_image
 from app.schemas import NeighbourItem
-from datastore_build.cli import (
-    BundleOption,
-    JsonOption,
-    build,
-    info,
-    language_tag,
-    one_line_errors,
-    open_embedder,
-)
+from datastore_build.cli import build, info, one_line_errors, open_embedder
+from datastore_build.cli_changes import add, compact, delete, merge
+from datastore_build.cli_options import BundleOption, JsonOption, language_tag
+from datastore_build.map_command import draw_map
+from datastore_build.version_commands import activate, gc, rollback, verify
 from retrieval.datastore import Datastore
 from retrieval.errors import DatastoreError, InvalidImageError
 
@@ -27,14 +23,21 @@ if TYPE_CHECKING:
 
 datastore_app = typer.Typer(
     name="datastore",
-    help="Build, inspect and search datastores: the captions that are retrieved for an image.",
+    help="Build, inspect, search and exchange datastores: the captions that are retrieved for an image.",
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 datastore_app.command()(build)
+datastore_app.command()(add)
+datastore_app.command()(delete)
+datastore_app.command()(compact)
+datastore_app.command()(merge)
 datastore_app.command()(info)
+for command in (activate, rollback, gc, verify):
+    datastore_app.command()(command)
+datastore_app.command("map")(draw_map)
 
 
 @datastore_app.command()

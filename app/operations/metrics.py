@@ -24,6 +24,7 @@ from app.decoding import DecodeStatistics
 from app.operations.process_memory import resident_bytes
 
 STAGES = ("queue", "decode", "encode", "retrieve", "generate")
+SWAP_OUTCOMES = ("served", "refused")
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 NO_ROUTE = "(none)"  # an address at which there is nothing
 CLIENT_GONE = "client_gone"  # in place of a status: nobody was left to answer
@@ -115,6 +116,12 @@ class Metrics:
             "paellera_model_loaded", "1 while the model is in memory, else 0.", registry=registry
         )
         self._model = Info("paellera_model", "The bundle and the datastore served.", registry=registry)
+        self._swaps = Counter(
+            "paellera_datastore_swaps",
+            "New versions of the datastore, by whether they were taken up.",
+            ("outcome",),
+            registry=registry,
+        )
         self._lost_lines = Counter(
             "paellera_log_lines_lost", "Lines of the log that could not be written.", registry=registry
         )
@@ -122,6 +129,8 @@ class Metrics:
         registry.register(self._decoding)
         for stage in STAGES:  # there from the start, so that a rate over them is never "no data"
             self._stage_seconds.labels(stage)
+        for outcome in SWAP_OUTCOMES:
+            self._swaps.labels(outcome)
 
     def observe_request(self, route: str | None, status: int | None, seconds: float) -> None:
         """`route` is a template such as /v1/models/{id}, never the path; None where none matched."""
@@ -157,6 +166,10 @@ class Metrics:
     def count_captions(self, captions: int, tokens: int) -> None:
         self._captions.inc(captions)
         self._tokens.inc(tokens)
+
+    def count_swap(self, outcome: str) -> None:
+        """`outcome` is one of SWAP_OUTCOMES."""
+        self._swaps.labels(outcome).inc()
 
     def count_lost_line(self) -> None:
         self._lost_lines.inc()

@@ -1,0 +1,163 @@
+"""The first stage of a build: sources → rows → entries → captions.arrow, complete before any is embedded.
+
+So the slow stage that follows knows how much there is to do, can be taken up anywhere, and needs none of the
+hashes that find what repeats.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain, islice
+from pathlib import Path
+
+import numpy as np
+
+from datastore_build.build_state import BuildPlan, Staged
+from datastore_build.caption_files import CaptionsFile
+from datastore_build.digests import DigestSet
+from datastore_build.disk import sync
+from datastore_build.duplicate_search import DuplicateSearch, find_near_duplicates
+from datastore_build.entries import Entry, EntryText, group_rows
+from datastore_build.filters import filter_texts
+from datastore_build.part import Part
+from datastore_build.readers import Source
+from datastore_build.report import BuildProgress, NearDuplicates, Tally
+from datastore_build.rows import Reject, Row
+from datastore_build.writer import CaptionsWriter, RejectsFile
+from retrieval.manifest import CAPTIONS, Counts, describe_file
+
+_STEP = 512  # entries between two reports of progress
+
+OnProgress = Callable[[BuildProgress], None]
+
+
+def stage(
+    folder: Path,
+    work: Path,
+    sources: Sequence[Source],
+    base: Part | None,
+    plan: BuildPlan,
+    report: OnProgress,
+) -> Staged:
+    """Writes captions.arrow and rejects.jsonl into `folder`, to the disk.
+
+    base: the version that is added to; its live entries come first. work: for temporary files. Raises
+    RejectedRowsError, DatastoreError (a source cannot be read) and OSError.
+    """
+    tally = Tally(sources)
+    own_names = [source.name for source in sources]
+    base_names = base.captions.source_names() if base is not None else []
+    names = [*base_names, *own_names]
+    ids = DigestSet()
+    with RejectsFile(folder) as rejects, CaptionsWriter(folder, names) as writer:
+        if base is not None:
+            rejects.add_all_of(base.folder)
+            writer.add(entry for _, entry in base.entries() if ids.add(entry.id))
+        base_entries = writer.entries
+        items = filter_texts(tally.count(_rows(sources, plan.language)), plan.filters)
+        entries = _sift(group_rows(items, own_names, ids), tally, rejects, strict=plan.strict)
+        if plan.near_duplicates == "drop":
+            entries = _with_lines(entries, base_entries, work / "lines.i64")
+        shifted = (_shift(entry, len(base_names)) for entry in entries)
+        while window := list(islice(shifted, _STEP)):
+            writer.add(window)
+            report(tally.progress())
+        counts = writer.finish()
+        tally.check(strict=plan.strict, entries=counts.entries - base_entries)
+        near_duplicates = None
+        if plan.near_duplicates != "keep":
+
+            def compared(fraction: float) -> None:
+                report(BuildProgress(fraction, tally.total, 0, tally.rejected, "comparing"))
+
+            found = find_near_duplicates(folder / CAPTIONS, work, base_entries, compared)
+            dropped = plan.near_duplicates == "drop"
+            if dropped and found.entries:
+                _reject_duplicates(found, folder, work / "lines.i64", tally, rejects)
+                counts = _without(found, folder, names)
+            near_duplicates = NearDuplicates(
+                texts=found.texts.total(),
+                languages=dict(sorted(found.texts.items())),
+                entries=len(found.entries),
+                dropped=dropped,
+                first=tuple(found.first),
+            )
+    files = {}
+    for path in sorted(folder.iterdir()):
+        sync(path)
+        files[path.name] = describe_file(path)
+    return Staged(
+        counts=counts,
+        base_entries=base_entries,
+        source_records=(*(base.manifest.sources if base else ()), *tally.source_records()),
+        rows=tally.total,
+        rejected=tally.rejected,
+        first_rejects=tuple(tally.first_rejects),
+        dropped=dict(sorted(tally.dropped.items())),
+        near_duplicates=near_duplicates,
+        files=files,
+    )
+
+
+def _rows(sources: Iterable[Source], language: str) -> Iterator[Row | Reject]:
+    return chain.from_iterable(source.rows(language) for source in sources)
+
+
+def _sift(
+    items: Iterable[Entry | Reject], tally: Tally, rejects: RejectsFile, *, strict: bool
+) -> Iterator[Entry]:
+    """The entries; what was rejected is written down.
+
+    If a reject fails the build, no entry follows it, but the rows are read to the end, so that one run names
+    every bad row.
+    """
+    for item in items:
+        if isinstance(item, Reject):
+            row = tally.reject(item)
+            rejects.add(row.file, row.line, row.reason)
+        elif not (strict and tally.unusable):
+            yield item
+
+
+def _shift(entry: Entry, by: int) -> Entry:
+    """Numbers of sources behind those of the version that is added to."""
+    if not by:
+        return entry
+    return Entry(
+        entry.id, tuple(EntryText(text.language, text.text, text.source + by) for text in entry.texts)
+    )
+
+
+def _with_lines(entries: Iterable[Entry], first: int, path: Path) -> Iterator[Entry]:
+    """The same entries; the rows that each was made of go to a file, as (entry, source, line)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        for number, entry in enumerate(entries, start=first):
+            lines = [(number, source, line) for source, line in entry.rows]
+            file.write(np.array(lines, np.int64).tobytes())
+            yield entry
+
+
+def _reject_duplicates(
+    found: DuplicateSearch, folder: Path, lines: Path, tally: Tally, rejects: RejectsFile
+) -> None:
+    """Writes down every row of the entries that are left out."""
+    rows = np.memmap(lines, np.int64, "r").reshape(-1, 3)
+    captions = CaptionsFile(folder / CAPTIONS)
+    for entry, earlier in zip(found.entries, found.earlier, strict=True):
+        (duplicate,), (kept,) = captions.read(entry, entry + 1), captions.read(earlier, earlier + 1)
+        first, last = np.searchsorted(rows[:, 0], [entry, entry + 1])
+        reason = f"nearly the same as the entry {kept.id!r}"
+        for _, source, line in rows[first:last].tolist():
+            row = tally.reject(Reject(source, line, reason, kind="near_duplicate"))
+            rejects.add(row.file, row.line, row.reason)
+        tally.dropped["near_duplicate"] += len(duplicate.texts) - int(last - first)  # a row may have several
+
+
+def _without(found: DuplicateSearch, folder: Path, names: Sequence[str]) -> Counts:
+    """Writes captions.arrow anew without the duplicates."""
+    whole = (folder / CAPTIONS).rename(folder / f"{CAPTIONS}.whole")
+    with CaptionsWriter(folder, names) as writer:
+        entries = CaptionsFile(whole).read()
+        writer.add(entry for number, entry in enumerate(entries) if not found.is_duplicate(number))
+        counts = writer.finish()
+    whole.unlink()
+    return counts

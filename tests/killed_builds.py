@@ -1,0 +1,125 @@
+"""Builds that are killed, each at a moment of its own: a program for tests/test_datastore_build_resume.py.
+
+    python killed_builds.py SOURCE FOLDER build|add|KIND MOMENT...
+
+Every build is a process of its own, forked from this one, and ends by SIGKILL in FOLDER/<name of the moment>.
+Prints the names of the moments that were not reached. add: the folders hold datastores that are added to.
+KIND: the index to build; without it, the size decides.
+"""
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from hashing_embedder import HashingEmbedder
+
+from datastore_build import build, draft, indexing, publish, shards, staging
+from datastore_build.part import Part
+from datastore_build.report import BuildProgress
+from datastore_build.writer import CaptionsWriter
+from retrieval.manifest import IndexRequest
+
+SHARD_ENTRIES = 150
+OPTIONS: dict[str, Any] = {"near_duplicates": "drop", "shard_entries": SHARD_ENTRIES}
+
+# name → (module or class, function, which call, before or after it)
+MOMENTS: dict[str, tuple[Any, str, int, str]] = {
+    "draft-made": (draft, "_create", 1, "after"),
+    "state-half-written": (draft, "write_synced", 1, "after"),
+    "reading-begun": (CaptionsWriter, "add", 1, "after"),
+    "reading": (CaptionsWriter, "add", 2, "after"),
+    "captions-written": (CaptionsWriter, "finish", 1, "after"),
+    "duplicates-found": (staging, "find_near_duplicates", 1, "after"),
+    "duplicates-half-left-out": (CaptionsWriter, "finish", 2, "before"),
+    "staged": (draft.Draft, "save_state", 2, "before"),
+    "staged-and-noted": (draft.Draft, "save_state", 2, "after"),
+    "first-shard": (shards.EmbeddingShards, "write", 1, "before"),
+    "shard-written": (shards, "sync", 2, "before"),
+    "shard-renamed": (shards, "sync", 2, "after"),
+    "shard-noted": (shards.EmbeddingShards, "write", 2, "after"),
+    "last-shard": (shards.EmbeddingShards, "write", 4, "after"),
+    "all-embedded": (build, "build_index", 1, "before"),
+    "indexed": (build, "build_index", 1, "after"),
+    "index-half-made": (indexing, "_write", 1, "before"),
+    "index-written": (indexing, "_write", 1, "after"),
+    "tuned": (indexing, "tune", 1, "after"),
+    "hashed": (publish, "describe_file", 2, "after"),
+    "manifest-written": (publish, "write_synced", 1, "after"),
+    "renamed": (publish, "activate", 1, "before"),
+    "live": (publish, "activate", 1, "after"),
+    "in-a-window": (HashingEmbedder, "embed_texts", 2, "before"),
+}
+# Of the reports of progress, these.
+MOMENTS_OF_PROGRESS = (2, 3, 5, 7, 8, 10)
+
+
+def kill_at(target: Any, name: str, call: int, when: str) -> None:
+    original = getattr(target, name)
+    calls = 0
+
+    def counted(*arguments: Any, **options: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == call and when == "before":
+            os.kill(os.getpid(), signal.SIGKILL)
+        result = original(*arguments, **options)
+        if calls == call:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+    setattr(target, name, counted)
+
+
+def kill_at_progress(call: int) -> Callable[[BuildProgress], None]:
+    calls = 0
+
+    def on_progress(progress: BuildProgress) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == call:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return on_progress
+
+
+def names() -> list[str]:
+    """Of moments that every build comes to."""
+    return [
+        *(name for name in MOMENTS if name != "tuned"),
+        *(f"progress-{number}" for number in MOMENTS_OF_PROGRESS),
+    ]
+
+
+def run(source: Path, output: Path, name: str, command: str) -> None:
+    on_progress = None
+    if name in MOMENTS:
+        kill_at(*MOMENTS[name])
+    else:
+        on_progress = kill_at_progress(int(name.partition("-")[2]))
+    base = Part(output) if command == "add" else None
+    index = None if command in ("add", "build") else IndexRequest.model_validate({"kind": command})
+    embedder = HashingEmbedder()
+    build.build_datastore(
+        [source], output, embedder, index=index, base=base, on_progress=on_progress, **OPTIONS
+    )
+
+
+def main() -> None:
+    source, folder, command = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
+    for name in sys.argv[4:]:
+        child = os.fork()
+        if child == 0:
+            try:
+                run(source, folder / name, name, command)
+            finally:
+                os._exit(1)
+        _, status = os.waitpid(child, 0)
+        if not (os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL):
+            sys.stdout.write(f"{name}\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,36 @@
+import sys
+
+import pytest
+
+from datastore_build.language_check import LanguageCheck
+from retrieval.errors import DatastoreError
+
+
+@pytest.fixture(scope="module")
+def check() -> LanguageCheck:
+    return LanguageCheck()
+
+
+@pytest.mark.parametrize(
+    ("language", "text", "other"),
+    [
+        ("en", "Ein Hund rennt am Strand entlang und bellt.", "de"),
+        ("de", "A dog runs along the beach and barks.", "en"),
+        ("fr", "Кіт спить на дивані біля вікна.", "uk"),
+        ("en", "一只猫在沙发上睡觉，旁边有一本书。", "zh"),
+        ("de", "Ein Hund rennt am Strand entlang und bellt.", None),
+        ("ar", "كلب يركض على الشاطئ", None),
+        ("en", "pizza", None),  # who knows
+        ("tlh", "A dog runs along the beach and barks.", None),  # a label that the model does not know
+    ],
+)
+def test_what_is_plainly_another_language(
+    check: LanguageCheck, language: str, text: str, other: str | None
+) -> None:
+    assert check.plainly_other(language, text) == other
+
+
+def test_without_the_package_it_is_told_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "py3langid.langid", None)
+    with pytest.raises(DatastoreError, match=r"pip install 'paellera\[languages\]'"):
+        LanguageCheck()
