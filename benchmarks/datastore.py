@@ -22,9 +22,15 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.datastore_probe import Probe
-from benchmarks.datastore_report import NAMES, K, Result, introduction, table
-from benchmarks.datastore_vectors import FileVectors, Shape, near_queries, write_vectors
+from benchmarks.datastore_probe import Answers, Probe
+from benchmarks.datastore_report import NAMES, K, Outcome, Result, introduction, table
+from benchmarks.datastore_vectors import (
+    FileVectors,
+    Shape,
+    independent_queries,
+    near_queries,
+    write_vectors,
+)
 from datastore_build.index_plan import IndexPlan, choose_index, parse_bytes
 from datastore_build.index_report import describe_index
 from datastore_build.index_truth import Truth
@@ -34,37 +40,51 @@ from retrieval.manifest import IndexRequest, IndexSettings
 
 _SHAPES: tuple[Shape, ...] = ("random", "clustered")
 _INDEXES = tuple(NAMES)
-_NAMES = {
-    "exact": "exact search",
-    "autofaiss": "autofaiss's choice: HNSW32,Flat",
-    "paellera": "Paellera, auto",
-}
+_CURVE = (1 / 8, 1 / 4, 1 / 2, 1, 2)  # times the candidates that were tuned
 
 
 def main() -> None:
     options = _options()
-    sections = [introduction(sys.argv[1:], options.count, options.dimension, options.queries, options.rounds)]
+    sections = [
+        introduction(_shown(sys.argv[1:]), options.count, options.dimension, options.queries, options.rounds)
+    ]
     with _scratch(options.scratch) as scratch:
         for shape in options.shapes:
             folder = scratch / f"{shape}-{options.count}x{options.dimension}-{options.seed}"
             folder.mkdir(exist_ok=True)
-            sections.append(table(shape, compare(shape, folder, options)))
+            sections.append(table(shape, *compare(shape, folder, options)))
     report = "\n".join(sections)
     print(report)
     if options.output is not None:
         options.output.write_text(report)
 
 
-def compare(shape: Shape, folder: Path, options: argparse.Namespace) -> list[Result]:
-    """Builds every index over the same vectors, then searches them in turn with the same queries."""
+def _shown(arguments: Sequence[str]) -> list[str]:
+    """The arguments without folders and files, which matter to nobody else."""
+    places = {"--scratch", "--output"}
+    return [
+        argument
+        for before, argument in zip(["", *arguments], arguments, strict=False)
+        if argument not in places and before not in places
+    ]
+
+
+def compare(
+    shape: Shape, folder: Path, options: argparse.Namespace
+) -> tuple[list[Result], dict[int, Outcome]]:
+    """Builds every index over the same vectors, then searches them in turn with the same queries.
+
+    Then searches ours with more and fewer candidates: what comes out for each number of them.
+    """
     path = folder / "vectors.f32"
     if not path.exists():
         with replacing(path) as temporary:
             write_vectors(temporary, shape, options.count, options.dimension, options.seed)
     vectors = FileVectors(path, options.dimension)
-    queries = near_queries(vectors, options.queries, options.seed + 100)
-    np.save(folder / "queries.npy", queries)
-    truth = Truth.scan(vectors, queries, K)
+    near = near_queries(vectors, options.queries, options.seed + 100)
+    independent = independent_queries(shape, vectors, options.queries, options.seed, options.seed + 200)
+    np.savez(folder / "queries.npz", near=near, independent=independent)
+    truth = Truth.scan(vectors, np.concatenate([near, independent]), K)
     for name in options.indexes:
         if not (folder / f"{name}.json").exists():
             _build(name, vectors, folder, options)
@@ -73,7 +93,25 @@ def compare(shape: Shape, folder: Path, options: argparse.Namespace) -> list[Res
         for name in options.indexes:
             _log(f"{shape}: searching {name}, round {number + 1}")
             rounds[name].append(_search(name, vectors, folder))
-    return [_result(name, folder, probes, truth) for name, probes in rounds.items()]
+    results = [_result(name, folder, probes, truth) for name, probes in rounds.items()]
+    return results, _curve(vectors, folder, truth) if "paellera" in options.indexes else {}
+
+
+def _curve(vectors: FileVectors, folder: Path, truth: Truth) -> dict[int, Outcome]:
+    path = folder / "paellera.json"
+    settings = IndexSettings.model_validate_json(path.read_bytes())
+    tuned = settings.search.candidates
+    if tuned is None:
+        return {}
+    curve = {}
+    for factor in _CURVE:
+        candidates = max(K, round(factor * tuned))
+        search = settings.search.model_copy(update={"candidates": candidates})
+        other = folder / "curve.json"
+        other.write_text(settings.model_copy(update={"search": search}).model_dump_json())
+        _log(f"searching paellera with {candidates:,} candidates")
+        curve[candidates] = _outcome([_search("paellera", vectors, folder, other)["near"]], truth, 0)
+    return curve
 
 
 def _build(name: str, vectors: FileVectors, folder: Path, options: argparse.Namespace) -> None:
@@ -89,14 +127,14 @@ def _build(name: str, vectors: FileVectors, folder: Path, options: argparse.Name
         temporary.write_text(settings.model_dump_json())
 
 
-def _search(name: str, vectors: FileVectors, folder: Path) -> Probe:
+def _search(name: str, vectors: FileVectors, folder: Path, settings: Path | None = None) -> Probe:
     files = [
         folder / name,
-        folder / "queries.npy",
+        folder / "queries.npz",
         K,
         vectors.count,
         vectors.dimension,
-        folder / f"{name}.json",
+        settings or folder / f"{name}.json",
     ]
     probe = subprocess.run(
         [sys.executable, "-m", "benchmarks.datastore_probe", *map(str, files)],
@@ -110,18 +148,29 @@ def _search(name: str, vectors: FileVectors, folder: Path) -> Probe:
 
 def _result(name: str, folder: Path, probes: Sequence[Probe], truth: Truth) -> Result:
     """Medians of the rounds."""
-    found = [np.array(entries) for entries in probes[0]["found"]]
+    near = [probe["near"] for probe in probes]
+    independent = [probe["independent"] for probe in probes]
     return Result(
         index=name,
         settings=IndexSettings.model_validate_json((folder / f"{name}.json").read_bytes()),
-        recall=sum(min(K, int(truth.hits(row, row_found).sum())) for row, row_found in enumerate(found))
-        / (K * len(found)),
-        median_ms=statistics.median(probe["median_ms"] for probe in probes),
-        p99_ms=statistics.median(probe["p99_ms"] for probe in probes),
+        near=_outcome(near, truth, 0),
+        independent=_outcome(independent, truth, len(near[0]["found"])),
         memory=int(statistics.median(probe["memory"] for probe in probes)),
         anonymous=int(statistics.median(probe["anonymous"] for probe in probes)),
         file_bytes=sum(path.stat().st_size for path in (folder / name).iterdir()),
         build_seconds=float((folder / f"{name}.seconds").read_text()),
+    )
+
+
+def _outcome(rounds: Sequence[Answers], truth: Truth, first: int) -> Outcome:
+    """`first`: the number that the first of these queries has in `truth`."""
+    found = [np.array(entries) for entries in rounds[0]["found"]]
+    hits = sum(min(K, int(truth.hits(row, entries).sum())) for row, entries in enumerate(found, first))
+    return Outcome(
+        recall=hits / (K * len(found)),
+        median_ms=statistics.median(answers["median_ms"] for answers in rounds),
+        p99_ms=statistics.median(answers["p99_ms"] for answers in rounds),
+        batch_ms=statistics.median(answers["batch_ms"] for answers in rounds),
     )
 
 

@@ -5,7 +5,8 @@ million after the entry itself differ from the rest by chance alone. The hardest
 captions is like it.
 clustered: 20,000 centres drawn evenly; how many entries a centre has falls off like one over its rank (Zipf);
 an entry is its centre plus noise of the same length, so two entries of a centre have a cosine of about 0.5.
-Queries are entries with noise added, so that the cosine to the entry is 0.7; they are not in the index.
+Queries near entries are entries with noise added, so that the cosine to the entry is 0.7, as a photo is near
+its caption. Independent queries are drawn as entries are, but are none.
 """
 
 import math
@@ -46,22 +47,18 @@ class FileVectors:
 
 def write_vectors(path: Path, shape: Shape, count: int, dimension: int, seed: int) -> FileVectors:
     """Draws the vectors of that shape into a file."""
-    random = np.random.default_rng(seed)
-    centres = cumulative = None
-    if shape == "clustered":
-        number = max(1, min(_CENTRES, count // 10))
-        centres = _normalise(random.standard_normal((number, dimension), np.float32))
-        weights = 1 / np.arange(1, number + 1)
-        cumulative = np.cumsum(weights) / weights.sum()
+    drawn = _Drawing(shape, count, dimension, seed)
     with path.open("wb") as file:
         for start in range(0, count, _ROWS):
-            rows = min(_ROWS, count - start)
-            vectors = _normalise(random.standard_normal((rows, dimension), np.float32))
-            if centres is not None and cumulative is not None:
-                chosen = np.minimum(np.searchsorted(cumulative, random.random(rows)), len(centres) - 1)
-                vectors = _mix(centres[chosen], vectors, _CLUSTER_COSINE)
-            file.write(vectors.data)
+            file.write(drawn.rows(min(_ROWS, count - start)).data)
     return FileVectors(path, dimension)
+
+
+def independent_queries(
+    shape: Shape, vectors: FileVectors, queries: int, seed: int, own_seed: int
+) -> Vectors:
+    """(queries, E) drawn as the vectors were with `seed`, about the same centres."""
+    return _Drawing(shape, vectors.count, vectors.dimension, seed, own_seed).rows(queries)
 
 
 def near_queries(vectors: FileVectors, count: int, seed: int) -> Vectors:
@@ -69,6 +66,31 @@ def near_queries(vectors: FileVectors, count: int, seed: int) -> Vectors:
     entries = vectors.sample(count, seed)
     noise = _normalise(np.random.default_rng(seed + 1).standard_normal(entries.shape, np.float32))
     return _mix(entries, noise, _QUERY_COSINE)
+
+
+class _Drawing:
+    """Draws vectors of a shape; `own_seed` changes all but the centres."""
+
+    def __init__(
+        self, shape: Shape, count: int, dimension: int, seed: int, own_seed: int | None = None
+    ) -> None:
+        self._random = np.random.default_rng(seed)
+        self._dimension = dimension
+        self._centres: Vectors | None = None
+        if shape == "clustered":
+            number = max(1, min(_CENTRES, count // 10))
+            self._centres = _normalise(self._random.standard_normal((number, dimension), np.float32))
+            weights = 1 / np.arange(1, number + 1)
+            self._cumulative = np.cumsum(weights) / weights.sum()
+        if own_seed is not None:
+            self._random = np.random.default_rng(own_seed)
+
+    def rows(self, count: int) -> Vectors:
+        vectors = _normalise(self._random.standard_normal((count, self._dimension), np.float32))
+        if self._centres is None:
+            return vectors
+        chosen = np.searchsorted(self._cumulative, self._random.random(count))
+        return _mix(self._centres[np.minimum(chosen, len(self._centres) - 1)], vectors, _CLUSTER_COSINE)
 
 
 def _mix(vectors: Vectors, noise: Vectors, cosine: float) -> Vectors:

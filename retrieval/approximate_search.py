@@ -1,10 +1,12 @@
 """Searching an approximate index: how far to look, and scoring candidates again.
 
 Queries are searched one at a time: faiss takes other paths for batches, with other rounding, and a query must
-get the same answer alone and in a batch. No setting of the index is changed; how far a search looks goes with
-it as a parameter, so threads do not disturb each other.
+get the same answer alone and in a batch. Only the codes of a single long list are scanned for several queries
+together; their scores are sums of whole numbers, which come out the same. No setting of the index is changed;
+how far a search looks goes with it as a parameter, so threads do not disturb each other.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import faiss
@@ -47,8 +49,7 @@ class ApproximateSearch:
         """Scores and entries (B, k), best first, ties by entry number; k is at most the number of entries."""
         scores = np.empty((len(queries), k), np.float32)
         entries = np.empty((len(queries), k), np.int64)
-        for row in range(len(queries)):
-            found_scores, found = self._found(queries[row : row + 1], k)
+        for row, (found_scores, found) in enumerate(self._found_each(queries, k)):
             if self._vectors is not None:
                 found_scores = self._vectors.scores(queries[row], found)
             order = np.lexsort((found, -found_scores))[:k]
@@ -73,11 +74,23 @@ class ApproximateSearch:
         """Up to `count` entries the index itself finds for a query (1, E), with its scores, best first."""
         return self._looked_up(query, count, self._effort, self._settings.probe_margin)
 
+    def _found_each(self, queries: npt.NDArray[np.float32], k: int) -> Iterator[Found]:
+        """For each query at least k entries near it."""
+        if self._lists is not None and self._lists.nlist == 1:
+            yield from self._lists.search_together(queries, self._fetched(k))
+            return
+        for row in range(len(queries)):
+            yield self._found(queries[row : row + 1], k)
+
+    def _fetched(self, k: int) -> int:
+        """How many candidates are asked for."""
+        if self._vectors is None:
+            return k
+        return int(min(max(self._settings.candidates or 1, 2 * k), self._index.ntotal))
+
     def _found(self, query: npt.NDArray[np.float32], k: int) -> Found:
         """At least k entries near a query (1, E), with the index's scores, best first."""
-        fetched = k
-        if self._vectors is not None:
-            fetched = min(max(self._settings.candidates or 1, 2 * k), self._index.ntotal)
+        fetched = self._fetched(k)
         effort = max(self._effort, k) if self._kind == "hnsw" else self._effort
         margin = self._settings.probe_margin
         while True:

@@ -155,7 +155,12 @@ def test_vectors_without_clusters_are_kept_in_one_list_and_found(tmp_path: Path)
     assert "one list" in settings.reason
     queries = queries_near(vectors, 300)
     index = VectorIndex.read(tmp_path / INDEX, dimension=64, entries=2000, settings=settings)
-    assert recall(index.search(queries, 4)[1], exact_neighbours(vectors, queries, 4)) >= 0.95
+    scores, found = index.search(queries, 4)
+    assert recall(found, exact_neighbours(vectors, queries, 4)) >= 0.95
+    for row, query in enumerate(queries):  # the list is scanned for several queries at once
+        alone_scores, alone = index.search(query[None], 4)
+        assert np.array_equal(alone_scores[0], scores[row])
+        assert np.array_equal(alone[0], found[row])
 
 
 def test_given_queries_are_what_is_measured(tmp_path: Path) -> None:
