@@ -13,6 +13,7 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 
+from retrieval.errors import DatastoreError
 from retrieval.index_check import inverted_index
 from retrieval.list_probing import Found, ListProber
 from retrieval.manifest import IndexKind, SearchSettings
@@ -100,7 +101,9 @@ class ApproximateSearch:
             if effort >= self._most and margin is None:
                 break
             effort, margin = min(_WIDEN * effort, self._most), None
-        # Only in a graph, where some entries may be linked from nowhere.
+        if self._kind != "hnsw":
+            raise DatastoreError(f"an index of kind {self._kind} does not find its entries: build it again")
+        # In a graph some entries may be linked from nowhere.
         scores, found = faiss.downcast_index(self._index.storage).search(query, k)
         return scores[0], found[0]
 

@@ -11,6 +11,8 @@ import numpy.typing as npt
 
 from retrieval.manifest import IndexKind
 
+_MOST = 1e4  # of centroids, rotations and parts of codes, which are all about 1 or less
+
 
 def inverted_index(index: Any) -> Any:
     """The IVF index itself, without the rotation before it."""
@@ -59,6 +61,7 @@ def is_whole(kind: IndexKind, index: Any) -> bool:
         _keeps_dimension(faiss.downcast_VectorTransform(index.chain.at(0)), index.d)
         and (inner.pq.d, inner.pq.M * inner.pq.dsub) == (index.d, index.d)
         and inner.pq.centroids.size() == inner.pq.ksub * index.d
+        and _are_sound(faiss.vector_to_array(inner.pq.centroids))
     ):
         return False
     return _are_whole_lists(inner, index.d, index.ntotal)
@@ -111,9 +114,16 @@ def _keeps_dimension(transform: Any, dimension: int) -> bool:
     return (
         (transform.d_in, transform.d_out) == (dimension, dimension)
         and transform.A.size() == dimension**2
+        and _are_sound(faiss.vector_to_array(transform.A))
         and not transform.have_bias
         and bool(transform.is_trained)
     )
+
+
+def _are_sound(numbers: npt.NDArray[np.float32]) -> bool:
+    """Of what unit vectors are compared with: else sums overflow, and what is no number is never found."""
+    with np.errstate(invalid="ignore"):
+        return bool((np.abs(numbers) < _MOST).all())
 
 
 def _are_whole_lists(inverted: Any, dimension: int, entries: int) -> bool:
@@ -123,6 +133,8 @@ def _are_whole_lists(inverted: Any, dimension: int, entries: int) -> bool:
     if (quantizer.ntotal, lists.nlist) != (inverted.nlist, inverted.nlist) or not inverted.is_trained:
         return False
     if not _is_whole_storage(quantizer) or quantizer.metric_type != faiss.METRIC_INNER_PRODUCT:
+        return False
+    if not _are_sound(quantizer.reconstruct_n(0, quantizer.ntotal)):
         return False
     if isinstance(inverted, faiss.IndexIVFFlat) and not (
         inverted.code_size == lists.code_size == 4 * dimension

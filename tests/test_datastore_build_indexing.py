@@ -1,8 +1,11 @@
+import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import faiss
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -272,6 +275,47 @@ def test_numbers_of_entries_that_do_not_exist_are_refused(
     assert whole.count((2999).to_bytes(8, "little")) == 1
     (tmp_path / INDEX).write_bytes(whole.replace((2999).to_bytes(8, "little"), (3000).to_bytes(8, "little")))
     with pytest.raises(DatastoreError, match="its parts do not fit together"):
+        _open(tmp_path, settings)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e38])
+def test_codes_of_numbers_that_no_vector_has_are_refused(
+    built: dict[str, tuple[Path, IndexSettings]], tmp_path: Path, value: float
+) -> None:
+    """Their scores would be no numbers, and nothing would be found."""
+    folder, settings = built["ivf-pq"]
+    shutil.copyfile(folder / VECTORS, tmp_path / VECTORS)
+    index: Any = _open(folder, settings)._index
+    codes = faiss.downcast_index(index.index).pq.centroids
+    numbers = faiss.vector_to_array(codes)
+    numbers[5] = value
+    faiss.copy_array_to_vector(numbers, codes)
+    faiss.write_index(index, str(tmp_path / INDEX))
+    with pytest.raises(DatastoreError, match="its parts do not fit together"):
+        _open(tmp_path, settings)
+
+
+@pytest.mark.parametrize("field", ["entry point", "link of an upper layer", "offset"])
+def test_a_graph_that_leads_out_of_its_memory_is_refused(
+    built: dict[str, tuple[Path, IndexSettings]], tmp_path: Path, field: str
+) -> None:
+    folder, settings = built["hnsw"]
+    index: Any = _open(folder, settings)._index
+    graph = index.hnsw
+    if field == "entry point":
+        graph.entry_point = int(np.argmin(faiss.vector_to_array(graph.levels)))  # not in the upper layers
+    elif field == "offset":
+        offsets = faiss.vector_to_array(graph.offsets)
+        offsets[7] += 1
+        faiss.copy_array_to_vector(offsets, graph.offsets)
+    else:
+        levels = faiss.vector_to_array(graph.levels)
+        entry = int(np.argmax(levels))
+        start = int(graph.offsets.at(entry)) + graph.cum_nneighbor_per_level.at(1)
+        links = faiss.rev_swig_ptr(graph.neighbors.data(), graph.neighbors.size())
+        links[start] = int(np.argmin(levels))
+    faiss.write_index(index, str(tmp_path / INDEX))
+    with pytest.raises(DatastoreError, match="is damaged: .*uild it again"):
         _open(tmp_path, settings)
 
 
