@@ -21,7 +21,7 @@ from retrieval.index import VectorIndex
 from retrieval.manifest import INDEX, IndexSettings
 
 _WARM_UP = 20
-_BATCH, _BATCHES = 16, 12  # as many queries as the service asks together at most, and how often
+_BATCH, _BATCHES = 16, 5  # as many queries as the service asks together at most, and how often
 
 
 class Answers(TypedDict):

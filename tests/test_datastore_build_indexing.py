@@ -286,7 +286,8 @@ def test_codes_of_numbers_that_no_vector_has_are_refused(
     folder, settings = built["ivf-pq"]
     shutil.copyfile(folder / VECTORS, tmp_path / VECTORS)
     index: Any = _open(folder, settings)._index
-    codes = faiss.downcast_index(index.index).pq.centroids
+    inner: Any = faiss.downcast_index(index.index)
+    codes = inner.pq.centroids
     numbers = faiss.vector_to_array(codes)
     numbers[5] = value
     faiss.copy_array_to_vector(numbers, codes)
@@ -315,7 +316,7 @@ def test_a_graph_that_leads_out_of_its_memory_is_refused(
         links = faiss.rev_swig_ptr(graph.neighbors.data(), graph.neighbors.size())
         links[start] = int(np.argmin(levels))
     faiss.write_index(index, str(tmp_path / INDEX))
-    with pytest.raises(DatastoreError, match="is damaged: .*uild it again"):
+    with pytest.raises(DatastoreError, match=r"is damaged: .*uild it again"):
         _open(tmp_path, settings)
 
 
