@@ -94,10 +94,10 @@ def compare(
             _log(f"{shape}: searching {name}, round {number + 1}")
             rounds[name].append(_search(name, vectors, folder))
     results = [_result(name, folder, probes, truth) for name, probes in rounds.items()]
-    return results, _curve(vectors, folder, truth) if "paellera" in options.indexes else {}
+    return results, _curve(vectors, folder, truth, options.rounds) if "paellera" in options.indexes else {}
 
 
-def _curve(vectors: FileVectors, folder: Path, truth: Truth) -> dict[int, Outcome]:
+def _curve(vectors: FileVectors, folder: Path, truth: Truth, rounds: int) -> dict[int, Outcome]:
     path = folder / "paellera.json"
     settings = IndexSettings.model_validate_json(path.read_bytes())
     tuned = settings.search.candidates
@@ -110,7 +110,8 @@ def _curve(vectors: FileVectors, folder: Path, truth: Truth) -> dict[int, Outcom
         other = folder / "curve.json"
         other.write_text(settings.model_copy(update={"search": search}).model_dump_json())
         _log(f"searching paellera with {candidates:,} candidates")
-        curve[candidates] = _outcome([_search("paellera", vectors, folder, other)["near"]], truth, 0)
+        probes = [_search("paellera", vectors, folder, other) for _ in range(rounds)]
+        curve[candidates] = _outcome([probe["near"] for probe in probes], truth, 0)
     return curve
 
 

@@ -82,7 +82,7 @@ def table(shape: str, results: Sequence[Result], curve: Mapping[int, Outcome]) -
     if curve:
         lines += [
             "",
-            "Ours with other numbers of candidates (queries near entries, one round):",
+            "Ours with other numbers of candidates (queries near entries, as many rounds):",
             "",
             f"| candidates | recall@{K} | ms a query, median | in batches of 16 |",
             "| ---: | ---: | ---: | ---: |",
