@@ -38,11 +38,7 @@ def ray_engine(
     the cluster, or for each processor if it has none. on_lost: told of each worker that is lost. Raises
     DatastoreError: Ray is not installed, or there is no cluster at the address.
     """
-    try:
-        import ray
-    except ImportError:
-        raise DatastoreError("--engine ray needs the package ray: pip install 'paellera[ray]'") from None
-
+    ray = import_ray()
     connected_before = ray.is_initialized()
     if not connected_before:
         _connect(ray, address)
@@ -71,7 +67,9 @@ class RayEngine:
     ) -> Iterator[Result]:
         """See Engine. on_step is not called: no steps are heard of from another process."""
         if tasks:
-            crew = _Crew(self._ray, self._ray.put(open_worker), folder, self._count(), self._on_lost)
+            crew: _Crew[Task, Result] = _Crew(
+                self._ray, self._ray.put(open_worker), folder, self._count(), self._on_lost
+            )
             try:
                 yield from crew.run(tasks)
             finally:
@@ -111,7 +109,7 @@ class _Crew(Generic[Task, Result]):
             try:
                 result = self._ray.get(reference)
             except self._ray.exceptions.RayTaskError as error:
-                raise _cause(error) from None
+                raise self._cause(error) from None
             except self._ray.exceptions.RayError as error:
                 self._ray.kill(actor)
                 self._note_lost(task, error)
@@ -159,6 +157,14 @@ class _Crew(Generic[Task, Result]):
             raise DatastoreError(f"{self._lost[task]} workers were lost {what}, the last one: {reason}")
         self._on_lost(f"a worker was lost, and what it was at is done again: {reason}")
 
+    def _cause(self, error: Any) -> BaseException:
+        """What a worker raised, as itself and not as what Ray makes of it."""
+        cause: BaseException = error.cause
+        if isinstance(cause, (ImportError, self._ray.exceptions.RayError)):
+            reason = str(cause).partition("\n")[0]
+            return DatastoreError(f"a worker lacks what this process has, the same paellera, say: {reason}")
+        return cause
+
 
 class RayWorker:
     """What an actor is: one of the engine's workers, on the machine where Ray puts it."""
@@ -181,8 +187,20 @@ class RayWorker:
         return self._work(task, _ignore)
 
 
-def _connect(ray: Any, address: str | None) -> None:
+def import_ray() -> Any:
+    """The package, told to be quiet. Raises DatastoreError if it is not installed."""
+    # Ray prints on standard output that a worker was lost, whatever `log_to_driver` says; JSON goes there.
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # of what is started here: it reports to nobody
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else it warns of a change to come
+    try:
+        import ray
+    except ImportError:
+        raise DatastoreError("--engine ray needs the package ray: pip install 'paellera[ray]'") from None
+    return ray
+
+
+def _connect(ray: Any, address: str | None) -> None:
     quiet = {"logging_level": logging.ERROR, "log_to_driver": False, "include_dashboard": False}
     try:
         try:
@@ -192,14 +210,6 @@ def _connect(ray: Any, address: str | None) -> None:
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         where = f"connect to Ray at {address}" if address else "connect to Ray, or start it"
         raise DatastoreError(f"cannot {where}: {_on_one_line(error)}") from None
-
-
-def _cause(error: Any) -> BaseException:
-    """What a worker raised, as itself and not as what Ray makes of it."""
-    cause: BaseException = error.cause
-    if isinstance(cause, ImportError):
-        return DatastoreError(f"a worker cannot import what this process does: {_on_one_line(cause)}")
-    return cause
 
 
 def _on_one_line(error: BaseException) -> str:

@@ -146,7 +146,9 @@ class Datastore:
             verify_files(version, manifest)
             stored = manifest.stored_entries
             captions = CaptionTable.open(version / CAPTIONS, entries=stored, texts=manifest.stored_texts)
-            index = VectorIndex.read(version / INDEX, dimension=manifest.dimension, entries=stored)
+            index = VectorIndex.read(
+                version / INDEX, dimension=manifest.dimension, entries=stored, settings=manifest.index
+            )
             deleted = None
             if manifest.deleted is not None:
                 deleted = read_deleted(version / DELETED, entries=stored, deleted=manifest.deleted.entries)

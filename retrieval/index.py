@@ -1,23 +1,21 @@
-"""The vector index of a datastore version: reading it safely and searching it.
+"""The vector index of a datastore version: searching it, exactly or approximately.
 
-An index holds one L2-normalised float32 vector per entry; its row numbers are the entry numbers of
-captions.arrow. The module knows nothing of captions.
+An index holds one L2-normalised float32 vector per entry, or what compression leaves of it; its row numbers
+are the entry numbers of captions.arrow. The module knows nothing of captions.
 """
 
-import threading
 from pathlib import Path
 from typing import Any
 
-import faiss
 import numpy as np
 import numpy.typing as npt
 
-from retrieval.errors import DatastoreError
+from retrieval.approximate_search import ApproximateSearch
+from retrieval.index_file import read_index_file
+from retrieval.manifest import IndexSettings
+from retrieval.stored_vectors import StoredVectors
 
-# The first four bytes of a faiss file name the class it will build. Only what our own build writes is parsed:
-# faiss knows dozens of classes, some of which read further files or allocate what the header says.
-_ALLOWED_TYPES = {b"IxFI": faiss.IndexFlatIP}
-_LOOP_LIMIT = 10_000
+_EXACT = IndexSettings(kind="flat")
 
 # How far beyond k is looked for entries that tie with the k-th, at first and at most. Scores count as ties if
 # they are closer than faiss's float32 sums are exact.
@@ -25,59 +23,54 @@ _TIE_MARGIN, _MOST_TIES, _ROUNDING = 8, 2048, 1e-5
 
 _MOST_RESCORED = 2**24  # numbers read from the index at once to score again: 64 MB
 
-# faiss keeps its limits in globals.
-_read_lock = threading.Lock()
-
 
 class VectorIndex:
     """Inner-product search. Any number of threads may search at once; nothing changes the index."""
 
-    def __init__(self, index: Any) -> None:
+    def __init__(
+        self, index: Any, settings: IndexSettings = _EXACT, vectors: StoredVectors | None = None
+    ) -> None:
+        """`vectors`: of a kind that scores its candidates again."""
         self._index = index
         self.entries: int = index.ntotal
         self.dimension: int = index.d
+        self.approximate = (
+            None
+            if settings.kind == "flat"
+            else ApproximateSearch(index, settings.kind, settings.search, vectors)
+        )
 
     @classmethod
-    def read(cls, path: Path, *, dimension: int, entries: int) -> "VectorIndex":
-        """Reads a file whose SHA-256 was verified. Raises DatastoreError if it is not what it should be."""
-        with path.open("rb") as file:
-            kind = _ALLOWED_TYPES.get(file.read(4))
-        if kind is None:
-            raise DatastoreError(
-                f"{path} holds an index of a type that Paellera does not read: build it again"
-            )
-        with _read_lock:
-            # No vector in the file can be longer than the file.
-            faiss.set_deserialization_vector_byte_limit(path.stat().st_size)
-            faiss.set_deserialization_loop_limit(_LOOP_LIMIT)
-            try:
-                index = faiss.read_index(str(path))
-            except RuntimeError:
-                raise DatastoreError(f"{path} is damaged: faiss cannot read it. Build it again") from None
-        if type(index) is not kind or index.metric_type != faiss.METRIC_INNER_PRODUCT:
-            raise DatastoreError(
-                f"{path} holds an index of another type than its first bytes say: build it again"
-            )
-        if (index.d, index.ntotal) != (dimension, entries):
-            raise DatastoreError(
-                f"{path} holds {index.ntotal:,} vectors of {index.d} dimensions, but its manifest says "
-                f"{entries:,} of {dimension}: build it again"
-            )
-        return cls(index)
+    def read(
+        cls, path: Path, *, dimension: int, entries: int, settings: IndexSettings = _EXACT
+    ) -> "VectorIndex":
+        """Reads files whose SHA-256 was verified. Raises DatastoreError if they are not what they should be.
+
+        `settings` are the manifest's. The stored vectors of a kind that has them lie beside the index.
+        """
+        index = read_index_file(path, settings.kind, dimension=dimension, entries=entries)
+        if settings.kind != "ivf-pq":
+            return cls(index, settings)
+        vectors = StoredVectors.of_version(
+            path.parent, settings.storage, dimension=dimension, entries=entries
+        )
+        return cls(index, settings, vectors)
 
     def search(
         self, queries: npt.NDArray[np.float32], k: int
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
         """Scores and entry numbers, both (B, min(k, entries)), best first, ties by entry number.
 
-        `queries` is (B, E) float32. faiss takes another path for large batches, with other rounding; scores
-        are therefore computed again here, so that a query gets the same answer alone and in a batch. (Only of
-        thousands of entries with one and the same score an arbitrary part may be found.)
+        `queries` is (B, E) float32. A query gets the same answer alone and in a batch. In exact search faiss
+        takes another path for large batches, with other rounding; scores are therefore computed again here.
+        (Only of thousands of entries with one and the same score an arbitrary part may be found.)
         """
         k = min(k, self.entries)
         if k <= 0 or not len(queries):
             return np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
         queries = np.ascontiguousarray(queries, np.float32)
+        if self.approximate is not None:
+            return self.approximate.search(queries, k)
         fetched = min(k + _TIE_MARGIN, self.entries)
         scores, found = self._ranked(queries, fetched)
         best_scores, best = scores[:, :k], found[:, :k]
@@ -91,10 +84,12 @@ class VectorIndex:
         return best_scores, best
 
     def vectors(self, entries: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-        """The vectors (n, E) of entries, each in [0, self.entries)."""
+        """The vectors (n, E) of entries, each in [0, self.entries), as the index keeps them."""
         entries = np.ascontiguousarray(entries, np.int64)
         if len(entries) and not 0 <= int(entries.min()) <= int(entries.max()) < self.entries:
             raise IndexError(f"entries must be in [0, {self.entries})")  # faiss would read beyond its memory
+        if self.approximate is not None:
+            return self.approximate.vectors(entries)
         found: npt.NDArray[np.float32] = self._index.reconstruct_batch(entries)
         return found
 

