@@ -20,6 +20,7 @@ from retrieval.errors import DatastoreError
 
 _TRIES = 3  # of a task whose worker is lost
 _PATIENCE = 600.0  # seconds until a worker must have begun; a cluster may have to start machines first
+_REACHED_WITHIN = 10.0  # seconds
 # Of a Ray that is started here. Little goes through its store: the embedder, once.
 _OBJECT_STORE = 256 * 2**20
 
@@ -201,6 +202,7 @@ def import_ray() -> Any:
 
 
 def _connect(ray: Any, address: str | None) -> None:
+    _require_reachable(address or os.environ.get("RAY_ADDRESS") or "auto")
     quiet = {"logging_level": logging.ERROR, "log_to_driver": False, "include_dashboard": False}
     try:
         try:
@@ -210,6 +212,21 @@ def _connect(ray: Any, address: str | None) -> None:
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         where = f"connect to Ray at {address}" if address else "connect to Ray, or start it"
         raise DatastoreError(f"cannot {where}: {_on_one_line(error)}") from None
+
+
+def _require_reachable(address: str) -> None:
+    """Raises DatastoreError. Ray itself would try for minutes, and print what it tries."""
+    if address in ("auto", "local"):
+        return
+    host, _, port = address.rpartition(":")
+    if not host or not port.isascii() or not port.isdigit() or "/" in host:
+        raise DatastoreError(
+            f"{address} is not the address of a Ray cluster: HOST:PORT, such as 10.0.0.5:6379"
+        )
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_REACHED_WITHIN).close()
+    except (OSError, OverflowError) as error:
+        raise DatastoreError(f"cannot connect to Ray at {address}: {_on_one_line(error)}") from None
 
 
 def _on_one_line(error: BaseException) -> str:

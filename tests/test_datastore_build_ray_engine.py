@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import secrets
 import signal
 import sys
 import tempfile
@@ -81,6 +82,8 @@ def cluster() -> Iterator[str]:
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory(prefix="r") as folder:
         # Short, because sockets are in it. What is read when ray is imported is set before.
         patch.setenv("RAY_TMPDIR", folder)
+        patch.setenv("RAY_AUTH_MODE", "token")  # whatever this machine has for clusters of its own
+        patch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
         tests = Path(__file__).parent
         patch.setenv("PYTHONPATH", f"{tests}:{tests.parent}")  # of the workers, for what is defined here
         import_ray()
@@ -254,7 +257,9 @@ def test_build_and_add_on_the_command_line(
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["--engine", "ray", "--ray-address", "nonsense"], 1, "error: cannot connect to Ray at nonsense: "),
+        (["--engine", "ray", "--ray-address", "nonsense"], 1, "error: nonsense is not the address of a Ray"),
+        (["--engine", "ray", "--ray-address", "ray://h:10001"], 1, "error: ray://h:10001 is not the address"),
+        (["--engine", "ray", "--ray-address", "127.0.0.1:9"], 1, "cannot connect to Ray at 127.0.0.1:9: "),
         (["--ray-address", "10.0.0.1:6379"], 2, "needs --engine ray"),
         (["--workers", "2"], 2, "needs --engine ray"),
         (["--engine", "ray", "--workers", "0"], 2, "--workers"),
