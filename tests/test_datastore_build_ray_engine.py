@@ -56,7 +56,7 @@ class StoppingEmbedder(TellingEmbedder):
             super().embed_texts(texts)
             (self.folder / "stopped.partial").write_text(str(os.getpid()))
             (self.folder / "stopped.partial").rename(self.folder / "stopped")
-            time.sleep(60)
+            time.sleep(600)
         return super().embed_texts(texts)
 
 
@@ -143,7 +143,7 @@ def test_a_worker_killed_in_the_middle_changes_nothing(
     lost: list[str] = []
 
     def kill_the_stopped() -> None:
-        until = time.monotonic() + 60
+        until = time.monotonic() + 600
         while time.monotonic() < until:
             others = [path for path in told.iterdir() if "-" in path.name]
             if (told / "stopped").exists() and others:  # the other node is at work
