@@ -18,7 +18,8 @@ from datastore_build.build_state import (
 )
 from datastore_build.caption_files import CaptionsFile
 from datastore_build.draft import Draft, open_draft
-from datastore_build.embedding import embed_shards
+from datastore_build.embedding import ShardJob, embed_shards
+from datastore_build.engine import Engine, LocalEngine
 from datastore_build.index_plan import choose_index
 from datastore_build.indexing import build_index
 from datastore_build.part import Part
@@ -29,7 +30,7 @@ from datastore_build.shards import SHARD_ENTRIES, EmbeddingShards
 from datastore_build.staging import stage
 from datastore_build.vectors import VectorSource
 from datastore_build.version_vectors import JoinedVectors, WatchedVectors
-from datastore_build.worker import EmbeddingWorker, TextEmbedder
+from datastore_build.worker import TextEmbedder
 from retrieval.errors import DatastoreError
 from retrieval.languages import normalise
 from retrieval.manifest import CAPTIONS, REJECTS, VERSIONS, IndexRequest, describe_file
@@ -50,6 +51,7 @@ def build_datastore(
     resume: bool = False,
     base: Part | None = None,
     shard_entries: int = SHARD_ENTRIES,
+    engine: Engine | None = None,
     on_progress: OnProgress | None = None,
 ) -> BuildReport:
     """Builds a datastore version from `sources` and makes it the live version of `output`.
@@ -57,9 +59,9 @@ def build_datastore(
     language: of rows that name none. index: which kind, and what it may take; None lets the size decide, or
     asks what was asked for `base`. strict: any row that cannot be used fails the build. filters: which texts
     are left out. resume: goes on with the build of the same sources and options that died, if there is one.
-    base: the version that the entries are added to. Raises DatastoreError (a source cannot be read, no row is
-    usable, no index fits, the output cannot be written, strict, what died was another build) and leaves the
-    live version as it was.
+    base: the version that the entries are added to. engine: what embeds; by default this process. Raises
+    DatastoreError (a source cannot be read, no row is usable, no index fits, the output cannot be written,
+    strict, what died was another build, the engine has no workers) and leaves the live version as it was.
     """
     started = time.monotonic()
     opened = open_sources(sources, base.captions.source_names() if base else ())
@@ -84,7 +86,7 @@ def build_datastore(
             resumed = draft.state.staged is not None or draft.holds_vectors
             staged = _stage(draft, opened, base, plan, report)
             index_plan = choose_index(staged.counts.entries, embedder.dimension, plan.index)
-            shards, embedded = _embed(draft, staged, plan, embedder, report)
+            shards, embedded = _embed(draft, staged, plan, embedder, engine or LocalEngine(), report)
             vectors: VectorSource = shards if base is None else JoinedVectors([base.vectors(), shards])
             watched = WatchedVectors(vectors, _indexing(vectors, staged, report))
             settings = build_index(watched, index_plan, draft.folder)
@@ -141,6 +143,7 @@ def add_to_datastore(
     near_duplicates: NearDuplicateChoice = "report",
     resume: bool = False,
     shard_entries: int = SHARD_ENTRIES,
+    engine: Engine | None = None,
     on_progress: OnProgress | None = None,
 ) -> BuildReport:
     """A version with the live entries of the datastore and those of `sources`; only these are embedded.
@@ -160,6 +163,7 @@ def add_to_datastore(
         resume=resume,
         base=Part(datastore),
         shard_entries=shard_entries,
+        engine=engine,
         on_progress=on_progress,
     )
 
@@ -190,18 +194,24 @@ def _stage(
 
 
 def _embed(
-    draft: Draft, staged: Staged, plan: BuildPlan, embedder: TextEmbedder, report: OnProgress
+    draft: Draft,
+    staged: Staged,
+    plan: BuildPlan,
+    embedder: TextEmbedder,
+    engine: Engine,
+    report: OnProgress,
 ) -> tuple[EmbeddingShards, int]:
     count = staged.counts.entries - staged.base_entries
-    shards = EmbeddingShards(draft.shards, count, embedder.dimension, plan.shard_entries)
+    # Whole paths: a worker on another machine has another working folder.
+    shards = EmbeddingShards(draft.shards.resolve(), count, embedder.dimension, plan.shard_entries)
+    captions = CaptionsFile(draft.folder.resolve() / CAPTIONS)
 
     def on_entries(done: int, texts: int) -> None:
         report(BuildProgress(done / max(count, 1), staged.rows, texts, staged.rejected))
 
-    captions = CaptionsFile(draft.folder / CAPTIONS)
-    worker = EmbeddingWorker(embedder)
+    job = ShardJob(shards, captions, staged.base_entries, embedder)
     try:
-        return shards, embed_shards(shards, captions, staged.base_entries, worker, on_entries)
+        return shards, embed_shards(job, engine, on_entries)
     except (MemoryError, RuntimeError) as error:  # out of memory, on a GPU too
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DatastoreError(f"embedding failed: {reason}. Nothing was published{_kept(draft)}") from error

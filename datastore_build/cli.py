@@ -20,6 +20,7 @@ from datastore_build.build_state import QualityFilters
 from datastore_build.cli_options import (
     BundleOption,
     CheckLanguageOption,
+    EngineOption,
     IndexOption,
     JsonOption,
     LanguageOption,
@@ -29,13 +30,16 @@ from datastore_build.cli_options import (
     MinCharactersOption,
     MinWordsOption,
     NearDuplicatesOption,
+    RayAddressOption,
     ResumeOption,
     StrictOption,
     TargetMsOption,
     TargetRecallOption,
+    WorkersOption,
     index_request,
 )
 from datastore_build.cli_report import print_rejects, print_report, progress_bar
+from datastore_build.engine_choice import open_engine
 from datastore_build.index_report import describe_index
 from datastore_build.readers import SUPPORTED, open_sources
 from datastore_build.report import RejectedRowsError
@@ -61,7 +65,7 @@ def open_embedder(bundle: Path | None) -> TextEmbedder:
     # Here, because it imports torch, which takes seconds: `info` and `--help` must not wait for it.
     from models.bundle import Bundle, default_bundle
 
-    return Bundle.open(bundle or default_bundle()).load_embedder()
+    return Bundle.open(bundle or default_bundle()).load_embedder(gpu=True)
 
 
 @datastore_app.command()
@@ -92,13 +96,16 @@ def build(
     max_characters: MaxCharactersOption = None,
     check_language: CheckLanguageOption = False,
     resume: ResumeOption = False,
+    engine: EngineOption = "local",
+    ray_address: RayAddressOption = None,
+    workers: WorkersOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Build a datastore from files of captions and make it live.
 
     A row that cannot be used is counted and kept, with file, line and reason, in rejects.jsonl. The live
     version is replaced at once when the new one is complete, and stays if the build fails. What a build that
-    was killed had embedded is kept; --resume goes on with it.
+    was killed had embedded is kept; --resume goes on with it, with either engine.
 
     \b
     Examples:
@@ -108,11 +115,12 @@ def build(
       paellera datastore build huge.parquet --output my-datastore --resume
       paellera datastore build huge.parquet --output my-datastore --memory-budget 2G --target-ms 2
       paellera datastore build web.jsonl --output my-datastore --near-duplicates drop --min-words 3
+      paellera datastore build huge.parquet --output /shared/my-datastore --engine ray --resume
     """
     with one_line_errors():
         open_sources(sources)  # a misspelt name is told before the embedder is loaded
         embedder = open_embedder(bundle)
-        with progress_bar() as on_progress:
+        with open_engine(engine, ray_address, workers) as opened, progress_bar() as on_progress:
             report = build_datastore(
                 sources,
                 output,
@@ -129,6 +137,7 @@ def build(
                 ),
                 near_duplicates=near_duplicates,
                 resume=resume,
+                engine=opened,
                 on_progress=on_progress,
             )
     print_report(report, as_json=as_json)

@@ -17,6 +17,7 @@ from datastore_build.cli_options import (
     BundleOption,
     CheckLanguageOption,
     DatastoreArgument,
+    EngineOption,
     IndexOption,
     JsonOption,
     LanguageOption,
@@ -26,14 +27,17 @@ from datastore_build.cli_options import (
     MinCharactersOption,
     MinWordsOption,
     NearDuplicatesOption,
+    RayAddressOption,
     ResumeOption,
     StrictOption,
     TargetMsOption,
     TargetRecallOption,
+    WorkersOption,
     index_request,
 )
 from datastore_build.cli_report import print_report, progress_bar
 from datastore_build.deletion import delete_entries
+from datastore_build.engine_choice import open_engine
 from datastore_build.merging import ChangeReport, compact_datastore, merge_datastores
 from datastore_build.readers import SUPPORTED, open_sources
 from retrieval.errors import DatastoreError
@@ -61,6 +65,9 @@ def add(
     max_characters: MaxCharactersOption = None,
     check_language: CheckLanguageOption = False,
     resume: ResumeOption = False,
+    engine: EngineOption = "local",
+    ray_address: RayAddressOption = None,
+    workers: WorkersOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Add captions to a datastore; only these are embedded.
@@ -76,7 +83,7 @@ def add(
         open_sources(sources)  # misspelt names are told before the embedder is loaded
         asked = _asked(datastore)
         embedder = open_embedder(bundle)
-        with progress_bar() as on_progress:
+        with open_engine(engine, ray_address, workers) as opened, progress_bar() as on_progress:
             report = add_to_datastore(
                 sources,
                 datastore,
@@ -93,6 +100,7 @@ def add(
                 ),
                 near_duplicates=near_duplicates,
                 resume=resume,
+                engine=opened,
                 on_progress=on_progress,
             )
     print_report(report, as_json=as_json)

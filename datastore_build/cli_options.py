@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from datastore_build.build_state import NearDuplicateChoice
+from datastore_build.engine_choice import EngineChoice
 from datastore_build.index_plan import parse_bytes
 from retrieval.errors import UnknownLanguageError
 from retrieval.languages import normalise
@@ -61,6 +62,25 @@ LanguageOption = Annotated[
 ]
 ResumeOption = Annotated[
     bool, typer.Option("--resume", help="Go on where a build of the same sources and options died.")
+]
+EngineOption = Annotated[
+    EngineChoice,
+    typer.Option("--engine", help="What embeds: local is this process, ray the machines of a Ray cluster."),
+]
+RayAddressOption = Annotated[
+    str | None,
+    typer.Option(
+        "--ray-address",
+        metavar="HOST:PORT",
+        help="The cluster. Default: the one in RAY_ADDRESS or the one this machine belongs to, else one is "
+        "started here for the time.",
+    ),
+]
+WorkersOption = Annotated[
+    int | None,
+    typer.Option(
+        "--workers", min=1, help="With --engine ray: how many. Default: one a GPU, or one a processor."
+    ),
 ]
 NearDuplicatesOption = Annotated[
     NearDuplicateChoice,

