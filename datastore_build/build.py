@@ -22,6 +22,7 @@ from datastore_build.draft import Draft, open_draft
 from datastore_build.embedding import embed_shards
 from datastore_build.flat_index import write_flat_index
 from datastore_build.part import Part
+from datastore_build.photo_match import PhotoMatch
 from datastore_build.publish import publish
 from datastore_build.readers import Source, open_sources
 from datastore_build.report import BuildProgress, BuildReport
@@ -48,6 +49,7 @@ def build_datastore(
     strict: bool = False,
     filters: QualityFilters | None = None,
     near_duplicates: NearDuplicateChoice = "report",
+    match: PhotoMatch | None = None,
     resume: bool = False,
     base: Part | None = None,
     shard_entries: int = SHARD_ENTRIES,
@@ -56,13 +58,16 @@ def build_datastore(
     """Builds a datastore version from `sources` and makes it the live version of `output`.
 
     language: of rows that name none. index: "auto" is "flat", the only one yet. strict: any row that cannot
-    be used fails the build. filters: which texts are left out. resume: goes on with the build of the same
+    be used fails the build. filters: which texts are left out. match: judges the photos that rows name,
+    for filters.min_match. resume: goes on with the build of the same
     sources and options that died, if there is one. base: the version that the entries are added to. Raises
     DatastoreError (a source cannot be read, no row is usable, the output cannot be written, strict, what died
     was another build) and leaves the live version as it was.
     """
     started = time.monotonic()
     opened = open_sources(sources, base.captions.source_names() if base else ())
+    if filters is not None and filters.min_match is not None and match is None:
+        raise ValueError("min_match needs a PhotoMatch")
     if base is not None:
         base.require_embedder(embedder.id, embedder.dimension)
     plan = BuildPlan(
@@ -82,7 +87,7 @@ def build_datastore(
     try:
         with open_draft(output, plan, resume=resume) as (draft, removed):
             resumed = draft.state.staged is not None or draft.holds_vectors
-            staged = _stage(draft, opened, base, plan, report)
+            staged = _stage(draft, opened, base, plan, report, match)
             shards, embedded = _embed(draft, staged, plan, embedder, report)
             vectors: VectorSource = shards if base is None else JoinedVectors([base.vectors(), shards])
             settings = write_flat_index(
@@ -138,6 +143,7 @@ def add_to_datastore(
     strict: bool = False,
     filters: QualityFilters | None = None,
     near_duplicates: NearDuplicateChoice = "report",
+    match: PhotoMatch | None = None,
     resume: bool = False,
     shard_entries: int = SHARD_ENTRIES,
     on_progress: OnProgress | None = None,
@@ -155,6 +161,7 @@ def add_to_datastore(
         strict=strict,
         filters=filters,
         near_duplicates=near_duplicates,
+        match=match,
         resume=resume,
         base=Part(datastore),
         shard_entries=shard_entries,
@@ -163,7 +170,12 @@ def add_to_datastore(
 
 
 def _stage(
-    draft: Draft, sources: Sequence[Source], base: Part | None, plan: BuildPlan, report: OnProgress
+    draft: Draft,
+    sources: Sequence[Source],
+    base: Part | None,
+    plan: BuildPlan,
+    report: OnProgress,
+    match: PhotoMatch | None,
 ) -> Staged:
     """What was staged before, if it is complete and undamaged; else the stage anew."""
     before = draft.state.staged
@@ -179,7 +191,7 @@ def _stage(
     shutil.rmtree(draft.folder, ignore_errors=True)
     draft.folder.mkdir()
     work = draft.root / "work"
-    staged = stage(draft.folder, work, sources, base, plan, report)
+    staged = stage(draft.folder, work, sources, base, plan, report, match)
     shutil.rmtree(work, ignore_errors=True)
     if before is not None and before.files != staged.files:
         raise DatastoreError("the sources hold other rows than when the build began: leave out --resume")

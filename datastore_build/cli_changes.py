@@ -12,16 +12,18 @@ import typer
 
 from datastore_build.build import add_to_datastore
 from datastore_build.build_state import QualityFilters
-from datastore_build.cli import datastore_app, one_line_errors, open_embedder
+from datastore_build.cli import datastore_app, one_line_errors, open_embedder, photo_match
 from datastore_build.cli_options import (
     BundleOption,
     CheckLanguageOption,
     DatastoreArgument,
+    ImagesOption,
     JsonOption,
     LanguageOption,
     MaxCharactersOption,
     MaxWordsOption,
     MinCharactersOption,
+    MinMatchOption,
     MinWordsOption,
     NearDuplicatesOption,
     ResumeOption,
@@ -51,6 +53,8 @@ def add(
     min_characters: MinCharactersOption = None,
     max_characters: MaxCharactersOption = None,
     check_language: CheckLanguageOption = False,
+    min_match: MinMatchOption = None,
+    images: ImagesOption = None,
     resume: ResumeOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -80,8 +84,10 @@ def add(
                     min_characters=min_characters,
                     max_characters=max_characters,
                     check_language=check_language,
+                    min_match=min_match,
                 ),
                 near_duplicates=near_duplicates,
+                match=None if min_match is None else photo_match(bundle, images),
                 resume=resume,
                 on_progress=on_progress,
             )
