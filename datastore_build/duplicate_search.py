@@ -23,7 +23,7 @@ from retrieval.near_duplicates import SIMILARITY, character_trigrams, jaccard
 _PART = 2**18  # pairs of numbers that are sorted at once, about; 4 MB
 _MOST_PARTS = 256
 _SHOWN = 10
-_REMEMBERED = 4096  # texts
+_REMEMBERED = 1024  # texts
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import numpy as np
 from datastore_build.vectors import VectorSource
 from retrieval.manifest import INDEX, IndexSettings
 
-_BLOCK_BYTES = 2**24  # of vectors
+_BLOCK_BYTES = 2**22  # of vectors
 
 
 def write_flat_index(vectors: VectorSource, folder: Path) -> IndexSettings:
