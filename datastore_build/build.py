@@ -1,7 +1,7 @@
 """The runner: sources → captions → vectors → index → published version.
 
-It ties the stages together; each is a module of its own. Memory is bounded by one shard of vectors, the index
-and, while the sources are read, 12 bytes for each id and each text to find what repeats.
+It ties the stages together; each is a module of its own. Memory is bounded by one shard of vectors, whatever
+the number of rows, but for the indexes that are not written block by block.
 """
 
 import shutil

@@ -16,7 +16,8 @@ import numpy.typing as npt
 
 from datastore_build.duplicate_entries import DuplicateEntries
 from datastore_build.mapped_captions import MappedCaptions
-from datastore_build.minhash import KEYS, minhash_keys
+from datastore_build.minhash import ALIKE_BYTES, HASHES, KEYS, minhash_keys
+from datastore_build.sketches import Sketches
 from datastore_build.spill import SpilledPairs
 from retrieval.near_duplicates import SIMILARITY, character_trigrams, jaccard
 
@@ -55,21 +56,23 @@ def find_near_duplicates(
         result = DuplicateSearch(DuplicateEntries(folder / "duplicates.i64", rows.entries))
         if not rows.count:
             return result
-        pairs = _candidates(rows, folder, lambda done: on_progress(0.7 * done))
+        pairs = _candidates(rows, folder, lambda done: on_progress(0.8 * done))
         try:
-            _compare(rows, pairs, first_entry, result, lambda done: on_progress(0.7 + 0.3 * done))
+            _compare(rows, pairs, first_entry, result, lambda done: on_progress(0.8 + 0.2 * done))
         finally:
             pairs.close()
         return result
 
 
 def _candidates(rows: MappedCaptions, folder: Path, on_progress: Callable[[float], None]) -> SpilledPairs:
-    """Pairs of (row, earlier row) that have a key in common, parted by row."""
+    """Pairs of (row, earlier row) that have a key in common and sketches alike, parted by row."""
     parts = min(-(-rows.count * KEYS // _PART), _MOST_PARTS)
     keys = SpilledPairs(folder / "keys", parts)
     try:
+        sketches = Sketches(folder / "sketches.u8", HASHES)
         for start, languages, texts in rows.texts():
-            hashed = minhash_keys(languages, texts)
+            hashed, sketch = minhash_keys(languages, texts)
+            sketches.add(sketch)
             numbers = np.repeat(np.arange(start, start + len(texts), dtype=np.uint64), KEYS)
             pairs = np.stack([hashed.reshape(-1), numbers], axis=1)
             keys.add(_share(pairs[:, 0], parts), pairs)
@@ -82,6 +85,7 @@ def _candidates(rows: MappedCaptions, folder: Path, on_progress: Callable[[float
             opens[1:] = pairs[1:, 0] != pairs[:-1, 0]
             first = pairs[np.flatnonzero(opens)[np.cumsum(opens) - 1], 1] if len(pairs) else pairs[:, 1]
             found = np.stack([pairs[~opens, 1], first[~opens]], axis=1)
+            found = found[sketches.equal_bytes(found[:, 0], found[:, 1]) >= ALIKE_BYTES]
             place = (found[:, 0] * np.uint64(parts_of_rows) // np.uint64(rows.count)).astype(np.int64)
             candidates.add(place, found)
             on_progress(0.8 + 0.2 * (part + 1) / parts)
