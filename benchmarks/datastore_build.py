@@ -14,6 +14,7 @@ import json
 import os
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -56,12 +57,12 @@ _TIMED: tuple[tuple[Any, str, str], ...] = (
 
 
 class Clock:
-    """Wall time of functions without that of the timed functions that they call."""
+    """CPU time of functions, in whatever thread, without that of the timed functions that they call."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = dict.fromkeys((name for _, _, name in _TIMED), 0.0)
-        self._running: list[str] = []
-        self._since = 0.0
+        self._lock = threading.Lock()
+        self._thread = threading.local()  # what it runs, innermost last, and since when
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -76,21 +77,25 @@ class Clock:
 
     def _timed(self, function: Callable[..., Any], called: str) -> Callable[..., Any]:
         def timed(*arguments: Any, **options: Any) -> Any:
-            self._switch()
-            self._running.append(called)
+            running = self._switch()
+            running.append(called)
             try:
                 return function(*arguments, **options)
             finally:
                 self._switch()
-                self._running.pop()
+                running.pop()
 
         return timed
 
-    def _switch(self) -> None:
-        now = time.perf_counter()
-        if self._running:
-            self.seconds[self._running[-1]] += now - self._since
-        self._since = now
+    def _switch(self) -> list[str]:
+        """The time so far is that of what this thread runs."""
+        now = time.thread_time()
+        running: list[str] = self._thread.__dict__.setdefault("running", [])
+        if running:
+            with self._lock:
+                self.seconds[running[-1]] += now - self._thread.since
+        self._thread.since = now
+        return running
 
 
 @dataclass
@@ -220,9 +225,9 @@ def _report(
             for name, rate in [("**`paellera datastore build`**, everything", whole), *rates.items()]
         ),
         "",
-        "Where the build's time goes:",
+        "Where the build's CPU time goes:",
         "",
-        "| part | share of the time | µs a caption |",
+        "| part | share | CPU µs a caption |",
         "| --- | ---: | ---: |",
     ]
     count = whole.captions * len(whole.wall)
