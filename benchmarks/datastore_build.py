@@ -154,7 +154,7 @@ def _measure(options: argparse.Namespace) -> str:
     embedder = Bundle.open(default_bundle()).load_embedder()
     fast = fast_cpu_dtype()
     peers: dict[str, tuple[Callable[[Sequence[str]], object], Sequence[str]]] = {
-        "the encoder alone, as the build runs it": (
+        "the encoder alone, all processors on each step": (
             lambda chosen: embedder.encoder.encode(chosen, prefix=TEXT_PREFIX),
             some,
         ),
