@@ -50,7 +50,7 @@ _TIMED: tuple[tuple[Any, str, str], ...] = (
     (EmbeddingShards, "write", "writing vectors"),
     (build, "stage", "reading and writing captions"),
     (staging, "find_near_duplicates", "near duplicates"),
-    (build, "write_flat_index", "index"),
+    (build, "build_index", "index"),
     (build, "publish", "publishing"),
     (build, "build_datastore", "everything else"),
 )

@@ -8,7 +8,6 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
 
 from datastore_build.build_state import (
     BuildPlan,
@@ -20,7 +19,8 @@ from datastore_build.build_state import (
 from datastore_build.caption_files import CaptionsFile
 from datastore_build.draft import Draft, open_draft
 from datastore_build.embedding import embed_shards
-from datastore_build.flat_index import write_flat_index
+from datastore_build.index_plan import choose_index
+from datastore_build.indexing import build_index
 from datastore_build.part import Part
 from datastore_build.photo_match import PhotoMatch
 from datastore_build.publish import publish
@@ -33,9 +33,8 @@ from datastore_build.version_vectors import JoinedVectors, WatchedVectors
 from datastore_build.worker import EmbeddingWorker, TextEmbedder
 from retrieval.errors import DatastoreError
 from retrieval.languages import normalise
-from retrieval.manifest import CAPTIONS, REJECTS, VERSIONS, describe_file
+from retrieval.manifest import CAPTIONS, REJECTS, VERSIONS, IndexRequest, describe_file
 
-IndexChoice = Literal["auto", "flat"]
 OnProgress = Callable[[BuildProgress], None]
 
 
@@ -45,7 +44,7 @@ def build_datastore(
     embedder: TextEmbedder,
     *,
     language: str = "en",
-    index: IndexChoice = "auto",
+    index: IndexRequest | None = None,
     strict: bool = False,
     filters: QualityFilters | None = None,
     near_duplicates: NearDuplicateChoice = "report",
@@ -57,12 +56,12 @@ def build_datastore(
 ) -> BuildReport:
     """Builds a datastore version from `sources` and makes it the live version of `output`.
 
-    language: of rows that name none. index: "auto" is "flat", the only one yet. strict: any row that cannot
-    be used fails the build. filters: which texts are left out. match: judges the photos that rows name,
-    for filters.min_match. resume: goes on with the build of the same
-    sources and options that died, if there is one. base: the version that the entries are added to. Raises
-    DatastoreError (a source cannot be read, no row is usable, the output cannot be written, strict, what died
-    was another build) and leaves the live version as it was.
+    language: of rows that name none. index: which kind, and what it may take; None lets the size decide, or
+    asks what was asked for `base`. strict: any row that cannot be used fails the build. filters: which texts
+    are left out. match: judges the photos that rows name, for filters.min_match. resume: goes on with the
+    build of the same sources and options that died, if there is one. base: the version that the entries are
+    added to. Raises DatastoreError (a source cannot be read, no row is usable, no index fits, the output
+    cannot be written, strict, what died was another build) and leaves the live version as it was.
     """
     started = time.monotonic()
     opened = open_sources(sources, base.captions.source_names() if base else ())
@@ -76,7 +75,7 @@ def build_datastore(
         embedder=embedder.id,
         dimension=embedder.dimension,
         language=normalise(language),
-        index=index,
+        index=index or (base.manifest.index.asked if base else IndexRequest()),
         strict=strict,
         filters=filters or QualityFilters(),
         near_duplicates=near_duplicates,
@@ -88,11 +87,11 @@ def build_datastore(
         with open_draft(output, plan, resume=resume) as (draft, removed):
             resumed = draft.state.staged is not None or draft.holds_vectors
             staged = _stage(draft, opened, base, plan, report, match)
+            index_plan = choose_index(staged.counts.entries, embedder.dimension, plan.index)
             shards, embedded = _embed(draft, staged, plan, embedder, report)
             vectors: VectorSource = shards if base is None else JoinedVectors([base.vectors(), shards])
-            settings = write_flat_index(
-                WatchedVectors(vectors, _indexing(vectors, staged, report)), draft.folder
-            )
+            watched = WatchedVectors(vectors, _indexing(vectors, staged, report))
+            settings = build_index(watched, index_plan, draft.folder)
             manifest, reused = publish(
                 output,
                 draft.folder,
@@ -114,7 +113,7 @@ def build_datastore(
         path=str(folder),
         reused=reused,
         embedder=manifest.embedder,
-        index=settings.kind,
+        index=manifest.index,
         entries=manifest.counts.entries,
         texts=manifest.counts.texts,
         languages=manifest.counts.languages,
@@ -140,6 +139,7 @@ def add_to_datastore(
     embedder: TextEmbedder,
     *,
     language: str = "en",
+    index: IndexRequest | None = None,
     strict: bool = False,
     filters: QualityFilters | None = None,
     near_duplicates: NearDuplicateChoice = "report",
@@ -158,6 +158,7 @@ def add_to_datastore(
         datastore,
         embedder,
         language=language,
+        index=index,
         strict=strict,
         filters=filters,
         near_duplicates=near_duplicates,

@@ -14,24 +14,30 @@ import typer
 from rich.bar import Bar
 from rich.console import Console
 
-from datastore_build.build import IndexChoice, build_datastore
+from datastore_build.build import build_datastore
 from datastore_build.build_state import QualityFilters
 from datastore_build.cli_options import (
     BundleOption,
     CheckLanguageOption,
     ImagesOption,
+    IndexOption,
     JsonOption,
     LanguageOption,
     MaxCharactersOption,
     MaxWordsOption,
+    MemoryBudgetOption,
     MinCharactersOption,
     MinMatchOption,
     MinWordsOption,
     NearDuplicatesOption,
     ResumeOption,
     StrictOption,
+    TargetMsOption,
+    TargetRecallOption,
+    index_request,
 )
 from datastore_build.cli_report import print_rejects, print_report, progress_bar
+from datastore_build.index_report import describe_index
 from datastore_build.photo_match import PhotoMatch
 from datastore_build.readers import SUPPORTED, open_sources
 from datastore_build.report import RejectedRowsError
@@ -39,7 +45,7 @@ from datastore_build.worker import TextEmbedder
 from retrieval.activation import version_folders
 from retrieval.errors import PaelleraError
 from retrieval.languages import display_name
-from retrieval.manifest import Manifest, live_version, read_manifest, verify_sizes
+from retrieval.manifest import IndexRequest, Manifest, live_version, read_manifest, verify_sizes
 
 _BAR_WIDTH = 32  # characters
 
@@ -83,7 +89,10 @@ def build(
         typer.Option("--output", "-o", metavar="DIR", help="The datastore's folder.", show_default=False),
     ],
     bundle: BundleOption = None,
-    index: Annotated[IndexChoice, typer.Option("--index", help="auto takes flat: exact search.")] = "auto",
+    index: IndexOption = None,
+    memory_budget: MemoryBudgetOption = None,
+    target_ms: TargetMsOption = None,
+    target_recall: TargetRecallOption = None,
     strict: StrictOption = False,
     language: LanguageOption = "en",
     near_duplicates: NearDuplicatesOption = "report",
@@ -109,6 +118,7 @@ def build(
       paellera datastore build captions_train2017.json more.csv.gz --output my-datastore --strict
       paellera datastore build legendas.tsv --language pt --output my-datastore --json
       paellera datastore build huge.parquet --output my-datastore --resume
+      paellera datastore build huge.parquet --output my-datastore --memory-budget 2G --target-ms 2
       paellera datastore build web.jsonl --output my-datastore --near-duplicates drop --min-words 3
     """
     with one_line_errors():
@@ -120,7 +130,7 @@ def build(
                 output,
                 embedder,
                 language=language,
-                index=index,
+                index=index_request(IndexRequest(), index, memory_budget, target_ms, target_recall),
                 strict=strict,
                 filters=QualityFilters(
                     min_words=min_words,
@@ -186,7 +196,7 @@ def _describe_manifest(manifest: Manifest, size: int, versions: list[str]) -> st
         f"version    {manifest.version} ({len(versions)} in the datastore)",
         f"created    {manifest.created} by paellera {manifest.tool_version}, faiss {manifest.faiss_version}",
         f"embedder   {manifest.embedder}, {manifest.dimension} dimensions",
-        f"index      {manifest.index.kind}, {manifest.metric}",
+        f"index      {describe_index(manifest.index)}",
         f"entries    {manifest.counts.entries:,}",
         f"texts      {manifest.counts.texts:,} ({manifest.counts.repeated_texts:,} repeated)",
         *(

@@ -1,5 +1,6 @@
 """The exact index of a version, written to its file block by block: no more than one block is in memory."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -7,22 +8,22 @@ import faiss
 import numpy as np
 
 from datastore_build.vectors import VectorSource
-from retrieval.manifest import INDEX, IndexSettings
 
 _BLOCK_BYTES = 2**22  # of vectors
 
 
-def write_flat_index(vectors: VectorSource, folder: Path) -> IndexSettings:
-    """Writes index.faiss, byte for byte as faiss writes an IndexFlatIP. Raises OSError."""
+def write_flat_index(vectors: VectorSource, path: Path) -> None:
+    """Byte for byte what faiss writes of an IndexFlatIP, brought to the disk. Raises OSError."""
     written = 0
-    with (folder / INDEX).open("wb") as file:
+    with path.open("wb") as file:
         file.write(_header(vectors.count, vectors.dimension))
         for block in vectors.blocks(max(_BLOCK_BYTES // (4 * vectors.dimension), 1)):
             file.write(np.ascontiguousarray(block, "<f4").data)
             written += len(block)
+        file.flush()
+        os.fsync(file.fileno())
     if written != vectors.count:
         raise ValueError(f"{vectors.count} vectors were announced, {written} came")
-    return IndexSettings(kind="flat")
 
 
 def _header(count: int, dimension: int) -> bytes:

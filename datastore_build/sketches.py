@@ -29,6 +29,8 @@ class Sketches:
             with self._path.open("rb") as file:
                 self._mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         table = np.frombuffer(self._mapped, np.uint8).reshape(-1, self._width)
-        equal = (table[rows.astype(np.int64)] == table[others.astype(np.int64)]).sum(axis=1)
+        equal: npt.NDArray[np.int64] = (table[rows.astype(np.int64)] == table[others.astype(np.int64)]).sum(
+            axis=1
+        )
         self._mapped.madvise(mmap.MADV_DONTNEED)  # as in mapped_captions.py
         return equal

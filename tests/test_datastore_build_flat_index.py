@@ -31,7 +31,7 @@ def test_block_by_block_gives_the_file_that_faiss_writes(
 ) -> None:
     monkeypatch.setattr(flat_index, "_BLOCK_BYTES", 100_000)
     values = np.random.default_rng(1).standard_normal((count, dimension), np.float32)
-    write_flat_index(Vectors(values), tmp_path)
+    write_flat_index(Vectors(values), tmp_path / INDEX)
     index = faiss.IndexFlatIP(dimension)
     index.add(values)
     faiss.write_index(index, str(tmp_path / "by-faiss"))
@@ -42,4 +42,4 @@ def test_vectors_that_stay_away_make_no_index(tmp_path: Path) -> None:
     vectors = Vectors(np.zeros((3, 4), np.float32))
     vectors.count = 4
     with pytest.raises(ValueError, match="4 vectors were announced, 3 came"):
-        write_flat_index(vectors, tmp_path)
+        write_flat_index(vectors, tmp_path / INDEX)
