@@ -1,7 +1,7 @@
 """The runner: sources → captions → vectors → index → published version.
 
-It ties the stages together; each is a module of its own. Memory is bounded by one shard of vectors, the index
-and, while the sources are read, 12 bytes for each id and each text to find what repeats.
+It ties the stages together; each is a module of its own. Memory is bounded by one shard of vectors, whatever
+the number of rows, but for the indexes that are not written block by block.
 """
 
 import shutil
@@ -23,6 +23,7 @@ from datastore_build.engine import Engine, LocalEngine
 from datastore_build.index_plan import choose_index
 from datastore_build.indexing import build_index
 from datastore_build.part import Part
+from datastore_build.photo_match import PhotoMatch
 from datastore_build.publish import publish
 from datastore_build.readers import Source, open_sources
 from datastore_build.report import BuildProgress, BuildReport
@@ -48,6 +49,7 @@ def build_datastore(
     strict: bool = False,
     filters: QualityFilters | None = None,
     near_duplicates: NearDuplicateChoice = "report",
+    match: PhotoMatch | None = None,
     resume: bool = False,
     base: Part | None = None,
     shard_entries: int = SHARD_ENTRIES,
@@ -58,13 +60,16 @@ def build_datastore(
 
     language: of rows that name none. index: which kind, and what it may take; None lets the size decide, or
     asks what was asked for `base`. strict: any row that cannot be used fails the build. filters: which texts
-    are left out. resume: goes on with the build of the same sources and options that died, if there is one.
-    base: the version that the entries are added to. engine: what embeds; by default this process. Raises
-    DatastoreError (a source cannot be read, no row is usable, no index fits, the output cannot be written,
-    strict, what died was another build, the engine has no workers) and leaves the live version as it was.
+    are left out. match: judges the photos that rows name, for filters.min_match. resume: goes on with the
+    build of the same sources and options that died, if there is one. base: the version that the entries are
+    added to. engine: what embeds; by default this process. Raises DatastoreError (a source cannot be read, no
+    row is usable, no index fits, the output cannot be written, strict, what died was another build, no workers
+    can be had) and leaves the live version as it was.
     """
     started = time.monotonic()
     opened = open_sources(sources, base.captions.source_names() if base else ())
+    if filters is not None and filters.min_match is not None and match is None:
+        raise ValueError("min_match needs a PhotoMatch")
     if base is not None:
         base.require_embedder(embedder.id, embedder.dimension)
     plan = BuildPlan(
@@ -84,7 +89,7 @@ def build_datastore(
     try:
         with open_draft(output, plan, resume=resume) as (draft, removed):
             resumed = draft.state.staged is not None or draft.holds_vectors
-            staged = _stage(draft, opened, base, plan, report)
+            staged = _stage(draft, opened, base, plan, report, match)
             index_plan = choose_index(staged.counts.entries, embedder.dimension, plan.index)
             shards, embedded = _embed(draft, staged, plan, embedder, engine or LocalEngine(), report)
             vectors: VectorSource = shards if base is None else JoinedVectors([base.vectors(), shards])
@@ -141,6 +146,7 @@ def add_to_datastore(
     strict: bool = False,
     filters: QualityFilters | None = None,
     near_duplicates: NearDuplicateChoice = "report",
+    match: PhotoMatch | None = None,
     resume: bool = False,
     shard_entries: int = SHARD_ENTRIES,
     engine: Engine | None = None,
@@ -160,6 +166,7 @@ def add_to_datastore(
         strict=strict,
         filters=filters,
         near_duplicates=near_duplicates,
+        match=match,
         resume=resume,
         base=Part(datastore),
         shard_entries=shard_entries,
@@ -169,7 +176,12 @@ def add_to_datastore(
 
 
 def _stage(
-    draft: Draft, sources: Sequence[Source], base: Part | None, plan: BuildPlan, report: OnProgress
+    draft: Draft,
+    sources: Sequence[Source],
+    base: Part | None,
+    plan: BuildPlan,
+    report: OnProgress,
+    match: PhotoMatch | None,
 ) -> Staged:
     """What was staged before, if it is complete and undamaged; else the stage anew."""
     before = draft.state.staged
@@ -185,7 +197,7 @@ def _stage(
     shutil.rmtree(draft.folder, ignore_errors=True)
     draft.folder.mkdir()
     work = draft.root / "work"
-    staged = stage(draft.folder, work, sources, base, plan, report)
+    staged = stage(draft.folder, work, sources, base, plan, report, match)
     shutil.rmtree(work, ignore_errors=True)
     if before is not None and before.files != staged.files:
         raise DatastoreError("the sources hold other rows than when the build began: leave out --resume")

@@ -27,6 +27,7 @@ class QualityFilters(_Record):
     min_characters: int | None = None
     max_characters: int | None = None
     check_language: bool = False  # those whose language is plainly another than their label
+    min_match: float | None = None  # confidence that the text fits the photo that its row names
 
 
 class SourceIdentity(_Record):

@@ -14,13 +14,13 @@ import typer
 from rich.bar import Bar
 from rich.console import Console
 
-from datastore_build.activation import version_folders
 from datastore_build.build import build_datastore
 from datastore_build.build_state import QualityFilters
 from datastore_build.cli_options import (
     BundleOption,
     CheckLanguageOption,
     EngineOption,
+    ImagesOption,
     IndexOption,
     JsonOption,
     LanguageOption,
@@ -28,6 +28,7 @@ from datastore_build.cli_options import (
     MaxWordsOption,
     MemoryBudgetOption,
     MinCharactersOption,
+    MinMatchOption,
     MinWordsOption,
     NearDuplicatesOption,
     RayAddressOption,
@@ -41,9 +42,11 @@ from datastore_build.cli_options import (
 from datastore_build.cli_report import print_rejects, print_report, progress_bar
 from datastore_build.engine_choice import open_engine
 from datastore_build.index_report import describe_index
+from datastore_build.photo_match import PhotoMatch
 from datastore_build.readers import SUPPORTED, open_sources
 from datastore_build.report import RejectedRowsError
 from datastore_build.worker import TextEmbedder
+from retrieval.activation import version_folders
 from retrieval.errors import PaelleraError
 from retrieval.languages import display_name
 from retrieval.manifest import IndexRequest, Manifest, live_version, read_manifest, verify_sizes
@@ -66,6 +69,13 @@ def open_embedder(bundle: Path | None) -> TextEmbedder:
     from models.bundle import Bundle, default_bundle
 
     return Bundle.open(bundle or default_bundle()).load_embedder(gpu=True)
+
+
+def photo_match(bundle: Path | None, images: Path | None) -> PhotoMatch:
+    """What judges whether texts fit the photos in a folder; its models are loaded at the first photo."""
+    from models.bundle import Bundle, default_bundle
+
+    return PhotoMatch(lambda: Bundle.open(bundle or default_bundle()).load_captioner(), images)
 
 
 @datastore_app.command()
@@ -95,6 +105,8 @@ def build(
     min_characters: MinCharactersOption = None,
     max_characters: MaxCharactersOption = None,
     check_language: CheckLanguageOption = False,
+    min_match: MinMatchOption = None,
+    images: ImagesOption = None,
     resume: ResumeOption = False,
     engine: EngineOption = "local",
     ray_address: RayAddressOption = None,
@@ -134,8 +146,10 @@ def build(
                     min_characters=min_characters,
                     max_characters=max_characters,
                     check_language=check_language,
+                    min_match=min_match,
                 ),
                 near_duplicates=near_duplicates,
+                match=None if min_match is None else photo_match(bundle, images),
                 resume=resume,
                 engine=opened,
                 on_progress=on_progress,

@@ -12,12 +12,13 @@ import typer
 
 from datastore_build.build import add_to_datastore
 from datastore_build.build_state import QualityFilters
-from datastore_build.cli import datastore_app, one_line_errors, open_embedder
+from datastore_build.cli import datastore_app, one_line_errors, open_embedder, photo_match
 from datastore_build.cli_options import (
     BundleOption,
     CheckLanguageOption,
     DatastoreArgument,
     EngineOption,
+    ImagesOption,
     IndexOption,
     JsonOption,
     LanguageOption,
@@ -25,6 +26,7 @@ from datastore_build.cli_options import (
     MaxWordsOption,
     MemoryBudgetOption,
     MinCharactersOption,
+    MinMatchOption,
     MinWordsOption,
     NearDuplicatesOption,
     RayAddressOption,
@@ -64,6 +66,8 @@ def add(
     min_characters: MinCharactersOption = None,
     max_characters: MaxCharactersOption = None,
     check_language: CheckLanguageOption = False,
+    min_match: MinMatchOption = None,
+    images: ImagesOption = None,
     resume: ResumeOption = False,
     engine: EngineOption = "local",
     ray_address: RayAddressOption = None,
@@ -97,8 +101,10 @@ def add(
                     min_characters=min_characters,
                     max_characters=max_characters,
                     check_language=check_language,
+                    min_match=min_match,
                 ),
                 near_duplicates=near_duplicates,
+                match=None if min_match is None else photo_match(bundle, images),
                 resume=resume,
                 engine=opened,
                 on_progress=on_progress,

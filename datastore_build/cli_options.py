@@ -102,6 +102,25 @@ MinCharactersOption = Annotated[
 MaxCharactersOption = Annotated[
     int | None, typer.Option("--max-characters", min=1, help="Leave out longer texts.")
 ]
+MinMatchOption = Annotated[
+    float | None,
+    typer.Option(
+        "--min-match",
+        metavar="CONFIDENCE",
+        min=0.0,
+        max=1.0,
+        help="Leave out texts that fit the photo their row names (image) less than that, as the bundle's "
+        "matcher tells.",
+    ),
+]
+ImagesOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--images",
+        metavar="DIR",
+        help="Where the photos for --min-match are. Default: beside the file that names them.",
+    ),
+]
 CheckLanguageOption = Annotated[
     bool,
     typer.Option(

@@ -1,7 +1,8 @@
 """Vectors in, index.faiss out (and vectors.bin, for a kind whose candidates are scored again).
 
 Training takes a bounded sample and adding one block at a time, so what a build holds is the index itself: for
-IVF-PQ an eighth of a byte or so per dimension and entry. The same vectors and plan give the same bytes.
+IVF-PQ an eighth of a byte or so per dimension and entry; of an exact index, nothing.
+The same vectors and plan give the same bytes.
 """
 
 import os
@@ -22,6 +23,7 @@ from datastore_build.compressed_index import (
     prepare_search,
     train_compressed,
 )
+from datastore_build.flat_index import write_flat_index
 from datastore_build.index_plan import IndexPlan
 from datastore_build.index_tuning import held_out_queries, tune
 from datastore_build.vectors import VectorSource, even_blocks
@@ -46,6 +48,9 @@ def build_index(
     queries: (Q, E) float32, L2-normalised, like those that will be asked; half of them tune, half measure.
     Without them, entries with noise added are. Raises OSError: the folder cannot be written.
     """
+    if plan.kind == "flat":
+        write_flat_index(vectors, folder / INDEX)
+        return _settings(plan)
     # Threads link a graph in the order they come to it; with one, the same vectors give the same graph.
     with _threads(1 if plan.kind == "hnsw" else None):
         index = _train(vectors, plan)
@@ -53,14 +58,8 @@ def build_index(
         if plan.kind == "ivf-pq":
             prepare_search(index, _training_sample(vectors, plan))
     _write(index, folder / INDEX)
-    settings = IndexSettings(
-        kind=plan.kind,
-        parameters=plan.parameters,
-        storage=plan.storage,
-        asked=plan.asked,
-        reason=plan.reason,
-    )
-    if plan.kind == "flat" or not vectors.count:
+    settings = _settings(plan)
+    if not vectors.count:
         return settings
     stored = None
     if plan.kind == "ivf-pq" and plan.storage in ("float16", "int8"):
@@ -82,10 +81,18 @@ def build_index(
     return settings
 
 
+def _settings(plan: IndexPlan) -> IndexSettings:
+    return IndexSettings(
+        kind=plan.kind,
+        parameters=plan.parameters,
+        storage=plan.storage,
+        asked=plan.asked,
+        reason=plan.reason,
+    )
+
+
 def _train(vectors: VectorSource, plan: IndexPlan) -> Any:
     dimension = vectors.dimension
-    if plan.kind == "flat":
-        return faiss.IndexFlatIP(dimension)
     if plan.kind == "hnsw":
         return _graph(vectors, plan)
     nlist = plan.parameters["nlist"]

@@ -120,12 +120,12 @@ def _join(
         if on_progress is not None:
             on_progress(BuildProgress(done / max(total, 1), done, 0, 0, stage))
 
-    ids = DigestSet()
     collisions: list[str] = []
     collision_count = 0
     try:
         with open_draft(output, None, resume=False, clean=False) as (draft, _):
             vectors = []
+            ids = DigestSet(draft.root)
             with RejectsFile(draft.folder) as rejects, CaptionsWriter(draft.folder, source_names) as writer:
                 for part, offset in zip(parts, offsets, strict=True):
                     rejects.add_all_of(part.folder)

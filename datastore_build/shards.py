@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from datastore_build.disk import sync
+from retrieval.disk import sync
 from retrieval.files import replacing
 
 SHARD_ENTRIES = 8192

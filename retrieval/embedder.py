@@ -3,7 +3,8 @@
 Two frozen encoders and a small trained projection on each side. Knows nothing of datastores or files.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -285,6 +286,21 @@ class Embedder:
     def encoder(self) -> E5Encoder:
         """The text encoder."""
         return self._load_encoder()
+
+    @contextmanager
+    def concurrently(self) -> Iterator[int]:
+        """How many threads should call `embed_texts` at once; meanwhile each computes by itself.
+
+        One after the other, with all processors on each step, takes longer: they wait for each other at
+        every layer.
+        """
+        _ = self.encoder  # loaded once, not by each
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            yield threads
+        finally:
+            torch.set_num_threads(threads)
 
     @torch.inference_mode()
     def embed_texts(

@@ -16,7 +16,7 @@ from typing import Any
 
 from hashing_embedder import HashingEmbedder
 
-from datastore_build import build, draft, indexing, publish, shards, staging
+from datastore_build import build, draft, flat_index, indexing, publish, shards, staging
 from datastore_build.part import Part
 from datastore_build.report import BuildProgress
 from datastore_build.writer import CaptionsWriter
@@ -43,6 +43,9 @@ MOMENTS: dict[str, tuple[Any, str, int, str]] = {
     "last-shard": (shards.EmbeddingShards, "note", 4, "after"),
     "all-embedded": (build, "build_index", 1, "before"),
     "indexed": (build, "build_index", 1, "after"),
+    "exact-index-begun": (indexing, "write_flat_index", 1, "before"),
+    "exact-index-half-written": (flat_index, "_header", 1, "after"),
+    "exact-index-written": (indexing, "write_flat_index", 1, "after"),
     "index-half-made": (indexing, "_write", 1, "before"),
     "index-written": (indexing, "_write", 1, "after"),
     "tuned": (indexing, "tune", 1, "after"),
@@ -86,9 +89,9 @@ def kill_at_progress(call: int) -> Callable[[BuildProgress], None]:
 
 
 def names() -> list[str]:
-    """Of moments that every build comes to."""
+    """Of moments that a build with an exact index comes to."""
     return [
-        *(name for name in MOMENTS if name != "tuned"),
+        *(name for name in MOMENTS if name not in ("index-half-made", "index-written", "tuned")),
         *(f"progress-{number}" for number in MOMENTS_OF_PROGRESS),
     ]
 

@@ -32,9 +32,9 @@ from app.schemas import CaptionParameters
 from app.server import create_app
 from app.service import CaptionService
 from app.settings import Settings
-from datastore_build.activation import activate
 from datastore_build.deletion import delete_entries
 from models.captions import CaptionResult, CaptionSettings
+from retrieval.activation import activate
 from retrieval.datastore import Datastore
 from retrieval.manifest import CURRENT, IndexChoice, IndexRequest, live_version
 

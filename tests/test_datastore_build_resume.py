@@ -14,10 +14,10 @@ import pytest
 from hashing_embedder import HashingEmbedder
 from killed_builds import OPTIONS, SHARD_ENTRIES, names
 
-from datastore_build.activation import version_folders
 from datastore_build.build import add_to_datastore, build_datastore
 from datastore_build.draft import open_draft
 from datastore_build.shards import EmbeddingShards
+from retrieval.activation import version_folders
 from retrieval.datastore import Datastore
 from retrieval.errors import DatastoreError
 from retrieval.manifest import CURRENT, IndexChoice, IndexRequest, live_version, read_manifest
