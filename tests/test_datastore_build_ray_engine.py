@@ -241,7 +241,7 @@ def test_build_and_add_on_the_command_line(
     monkeypatch.setattr("datastore_build.cli.open_embedder", lambda bundle: HashingEmbedder())
     monkeypatch.setattr("datastore_build.cli_changes.open_embedder", lambda bundle: HashingEmbedder())
     monkeypatch.chdir(tmp_path)  # the workers have another working folder
-    ray = ("--engine", "ray", "--ray-address", cluster, "--workers", "2", "--json")
+    ray = ("--engine", "ray", "--ray-address", cluster, "--workers", "1", "--json")
     code, output, messages = _run("build", source, "--output", "out", *ray)
     assert (code, messages) == (0, "")
     assert json.loads(output)["embedded"] == ENTRIES
