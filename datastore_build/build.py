@@ -63,8 +63,8 @@ def build_datastore(
     are left out. match: judges the photos that rows name, for filters.min_match. resume: goes on with the
     build of the same sources and options that died, if there is one. base: the version that the entries are
     added to. engine: what embeds; by default this process. Raises DatastoreError (a source cannot be read, no
-    row is usable, no index fits, the output cannot be written, strict, what died was another build, no workers
-    can be had) and leaves the live version as it was.
+    row is usable, no index fits, the output cannot be written, strict, what died was another build, there are
+    no workers) and leaves the live version as it was.
     """
     started = time.monotonic()
     opened = open_sources(sources, base.captions.source_names() if base else ())
