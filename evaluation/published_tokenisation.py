@@ -100,6 +100,5 @@ def _load(module: str, package: str) -> Any:
         return import_module(module)
     except ImportError:
         raise InvalidRequestError(
-            f"cutting captions as published scores do needs {package}: pip install 'paellera[evaluation]' "
-            "(or take --tokenisers plain)"
+            f"cutting captions as published scores do needs {package}: pip install 'paellera[evaluation]'"
         ) from None
