@@ -6,6 +6,7 @@ pictures are inside, and there is no script. A text's own direction is kept: Ara
 
 import base64
 import io
+import unicodedata
 from collections.abc import Sequence
 from html import escape
 
@@ -79,12 +80,15 @@ def _example(example: Example) -> str:
         f"<li><b>{neighbour.score:.2f}</b> {_text(neighbour.text, neighbour.language)}</li>"
         for neighbour in example.neighbours
     )
-    retrieved = f"<h5>Retrieved</h5><ul>{neighbours}</ul>" if neighbours else ""
+    retrieved = ""
+    if neighbours:
+        retrieved = f"<h5>Retrieved</h5><ul dir={_direction(example.neighbours[0].text)}>{neighbours}</ul>"
     return (
         f"<article><figure>{_photo(example)}<figcaption>{escape(example.image_id)}</figcaption></figure>"
         f"<div><p class=caption {_attributes(example.language)}>{escape(example.text)}</p>"
         f"<p class=score>CIDEr-D {example.cider_d:.1f}</p>"
-        f"<h5>References</h5><ul>{references}</ul>{retrieved}</div></article>\n"
+        f"<h5>References</h5><ul dir={_direction(example.references[0])}>{references}</ul>"
+        f"{retrieved}</div></article>\n"
     )
 
 
@@ -96,6 +100,12 @@ def _photo(example: Example) -> str:
     width, height = picture.size
     url = _data_url(buffer.getvalue(), "jpeg")
     return f'<img src="{url}" width={width} height={height} alt="photo {escape(example.image_id)}">'
+
+
+def _direction(text: str) -> str:
+    """Of a list whose first text this is: where its bullets stand."""
+    strong = (unicodedata.bidirectional(character) for character in text)
+    return "rtl" if next((kind for kind in strong if kind in ("L", "R", "AL")), "L") != "L" else "ltr"
 
 
 def _text(text: str, language: str) -> str:

@@ -102,6 +102,7 @@ def test_the_page_is_self_contained_and_safe_and_keeps_directions(
     ):
         assert part in page.text
     captions = [attributes for attributes in page.all("p") if attributes.get("class") == "caption"]
+    assert [attributes.get("dir") for attributes in page.all("ul")][1:] == ["rtl", "ltr"] * 2  # bullets, too
     assert captions == [{"class": "caption", "lang": "ar", "dir": "auto"}] * 2
 
 
