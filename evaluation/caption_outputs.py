@@ -1,9 +1,10 @@
 """Captions on disk, one a line: to be read by people, and to be scored again without writing them again."""
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from evaluation.captions import MODES, LanguageResult, Mode, WrittenCaption
 from evaluation.references import read_rows
@@ -57,7 +58,7 @@ def read_outputs(
             mode = str(row.get("retrieval", MODES[0]))
             if mode not in MODES and not (mode.startswith("k=") and mode[2:].isdecimal()):
                 raise ValueError(f"retrieval is '{mode}' and not with, without or k=N")
-            neighbours = tuple(Neighbour(**neighbour) for neighbour in row.get("neighbours", ()))
+            neighbours = tuple(map(_neighbour, row.get("neighbours", ())))
             confidence = float(row.get("confidence") or 0.0)
         except KeyError as error:
             raise InvalidRequestError(f"{path}:{number}: the row has no {error}") from error
@@ -79,3 +80,14 @@ def read_outputs(
             "different photos cannot be compared: set --limit to those of all modes, or --retrieval to one"
         )
     return written
+
+
+def _neighbour(row: Mapping[str, Any]) -> Neighbour:
+    """Raises KeyError, TypeError or ValueError if the row is none."""
+    return Neighbour(
+        str(row["id"]),
+        str(row["text"]),
+        str(row["language"]),
+        float(row["score"]),
+        float(row.get("handicap", 0.0)),
+    )

@@ -48,6 +48,7 @@ def caption_report(results: Sequence[LanguageResult], run: RunDescription) -> Re
     if curve:
         tables.append(_curve_table(results, curve))
     tables += [_other_table(results), _language_table(results), _text_table(results)]
+    tables.append(_length_table(results))
     return Report(
         title="Caption evaluation",
         facts=_facts(results, run),
@@ -204,29 +205,39 @@ def _share(value: float | None) -> str:
 
 
 def _text_table(results: Sequence[LanguageResult]) -> ReportTable:
+    return ReportTable(
+        "The texts themselves",
+        ["language", "retrieval", "distinct-1", "distinct-2", "loops"],
+        [
+            [
+                result.references.language,
+                mode,
+                f"{result.scores[mode].distinct_1:.3f}",
+                f"{result.scores[mode].distinct_2:.3f}",
+                f"{result.scores[mode].loops:.1%}",
+            ]
+            for result in results
+            for mode in _shown(result)
+        ],
+    )
+
+
+def _length_table(results: Sequence[LanguageResult]) -> ReportTable:
     rows = []
     for result in results:
         for mode in _shown(result):
-            scores = result.scores[mode]
-            lengths = scores.lengths
+            lengths = result.scores[mode].lengths
             rows.append(
                 [
-                    scores.language,
+                    result.references.language,
                     mode,
-                    f"{scores.distinct_1:.3f}",
-                    f"{scores.distinct_2:.3f}",
-                    f"{scores.loops:.1%}",
                     f"{lengths.mean:.1f} ± {lengths.deviation:.1f}",
                     f"{lengths.shortest}, {lengths.median:g}, {lengths.longest}",
                     f"{lengths.references:.1f}",
                 ]
             )
-    header = ["language", "retrieval", "distinct-1", "distinct-2", "loops"]
-    return ReportTable(
-        "The texts themselves",
-        [*header, "mean length ± sd", "shortest, median, longest", "references' mean length"],
-        rows,
-    )
+    header = ["language", "retrieval", "mean ± sd", "shortest, median, longest", "references' mean"]
+    return ReportTable("Lengths in tokens", header, rows)
 
 
 def _group_document(mean: GroupMean) -> dict[str, Any]:

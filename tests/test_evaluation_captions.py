@@ -98,7 +98,7 @@ def test_retrieval_is_seen_to_help_and_photos_without_reference_do_not_count(
 def test_the_report_keeps_machine_references_apart(written: list[WrittenCaption]) -> None:
     results = score_written(written, REFERENCES)
     report = caption_report(results, RUN)
-    people, machine, groups, others, compliance, texts = report.tables
+    people, machine, groups, others, compliance, texts, lengths = report.tables
     english, chinese = results
     assert people.header == [
         "language", "references", "photos", "per photo", "with retrieval", "without retrieval", "gain",
@@ -108,12 +108,13 @@ def test_the_report_keeps_machine_references_apart(written: list[WrittenCaption]
     assert people.rows[0][1:4] == ["human", "3", "2.00"]
     assert people.rows[0][4].startswith(f"{english.scores['with'].cider_d:.1f} [")
     assert people.rows[0][-1].startswith("+")
-    for table in (others, compliance, texts):
+    for table in (others, compliance, texts, lengths):
         assert [row[:2] for row in table.rows] == [
             ["en", "with"], ["en", "without"], ["zh", "with"], ["zh", "without"],
         ]  # fmt: skip
     assert [row[0] for row in groups.rows] == ["L36 (2 of 36)", "core (2 of 4)"]
     assert others.rows[2][2:] == ["100.0", "100.0", "100.0", "–"]  # Chinese copies its references
+    assert lengths.rows[2][2:] == ["9.0 ± 0.0", "9, 9, 9", "9.0"]
     assert compliance.rows[0][2:] == ["100.0%", "100.0%", "100.0%"]
     text = report.markdown()
     facts = (
@@ -176,7 +177,9 @@ def test_outputs_are_scored_again_without_captioning(written: list[WrittenCaptio
     [
         ([{"image_id": "0", "language": "en"}], "1: the row has no 'text'"),
         ([{"image_id": "0", "language": "en", "text": "x", "retrieval": "k=x"}], "retrieval is 'k=x'"),
-        ([{"image_id": "0", "language": "en", "text": "x", "neighbours": [{"rank": 1}]}], "1: .*rank"),
+        ([{"image_id": "0", "language": "en", "text": "x", "neighbours": [{"rank": 1}]}], "1: .*'id'"),
+        ([{"image_id": "0", "language": "en", "text": "x", "neighbours": [7]}], "1: .*int"),
+        ([{"image_id": "0", "language": "en", "text": "x", "neighbours": None}], "1: .*iterable"),
         ([{"image_id": "9", "language": "en", "text": "x"}], "no caption of these photos"),
         (
             [
