@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 
 # The demo has to be quick to install, so the tools of the developers come with the second set only.
 DEMO_EXTRAS := cpu,demo
-DEV_EXTRAS := cpu,demo,dev,heif,languages,otel,train
+DEV_EXTRAS := cpu,demo,dev,evaluation,heif,languages,otel,train
 DEMO_STAMP := $(VENV)/.installed-demo
 DEV_STAMP := $(VENV)/.installed-dev
 

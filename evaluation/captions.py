@@ -4,21 +4,24 @@ It drives a captioner as the service does, all languages of a photo in one call.
 captioner comes from; the command line opens the bundle.
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, Literal, Protocol
+from dataclasses import dataclass, field
+from typing import Protocol
 
 from PIL import Image
 
+from evaluation.corpus_scores import CorpusScores, score_corpus
+from evaluation.language_compliance import LanguageCompliance
 from evaluation.references import Photo, References, open_photo
-from evaluation.report import Report, ReportTable, write_atomically
 from evaluation.scores import CaptionScores, score_captions
+from evaluation.tokenisation import Tokeniser, tokeniser_for
 from models.captions import Caption, CaptionResult, CaptionSettings
 
-Mode = Literal["with", "without"]  # retrieval
-MODES: tuple[Mode, ...] = ("with", "without")
+Mode = str  # "with" or "without" retrieval, or "k=3": with three neighbours
+WITH, WITHOUT = "with", "without"
+MODES: tuple[Mode, ...] = (WITH, WITHOUT)
+
+Similarities = Mapping[tuple[str, str, Mode], float]  # image id, language, mode → cosine of photo and caption
 
 
 class WritesCaptions(Protocol):
@@ -38,23 +41,32 @@ class WrittenCaption:
 
 
 @dataclass(frozen=True)
-class LanguageResult:
-    """The scores of one language in each mode that was run, in the order of MODES."""
+class OtherScores:
+    """What is measured beside CIDEr-D. Shares are from 0 to 1."""
 
-    references: References
-    scores: Mapping[Mode, CaptionScores]
+    corpus: CorpusScores
+    in_language: float | None  # None: the language cannot be told
+    references_in_language: float | None
+    clip_score: float | None  # mean over images, times 100; None: not measured
 
 
 @dataclass(frozen=True)
-class RunDescription:
-    """What a report says of the run beside its scores."""
+class LanguageResult:
+    """The scores of one language in each mode that was run: those of MODES first, then by neighbours."""
 
-    bundle: str
-    revision: str
-    datastore: str | None  # version; None: captioned without any
-    split: str
-    photos: int
-    beams: int
+    references: References
+    scores: Mapping[Mode, CaptionScores]
+    others: Mapping[Mode, OtherScores] = field(default_factory=dict)
+
+
+def mode_of(neighbours: int) -> Mode:
+    """The mode in which so many neighbours stand in the prompt."""
+    return f"k={neighbours}" if neighbours else WITHOUT
+
+
+def neighbours_of(mode: Mode) -> int | None:
+    """How many neighbours a mode takes; None for the bundle's own number."""
+    return {WITH: None, WITHOUT: 0}[mode] if mode in MODES else int(mode.removeprefix("k="))
 
 
 def write_captions(
@@ -70,16 +82,14 @@ def write_captions(
     """Caption every photo in every language, photo by photo in the order given.
 
     Args:
-        mode: `with` takes the bundle's default number of neighbours, `without` none.
+        mode: `with` takes the bundle's default number of neighbours, `without` none, `k=3` three.
         batch_size: photos per call of the captioner.
         advance: told the number of photos done after each call.
 
     Raises:
         InvalidImageError: a photo is missing or cannot be decoded.
     """
-    settings = CaptionSettings(
-        languages=tuple(languages), beams=beams, neighbours=None if mode == "with" else 0
-    )
+    settings = CaptionSettings(languages=tuple(languages), beams=beams, neighbours=neighbours_of(mode))
     written: list[WrittenCaption] = []
     for start in range(0, len(photos), batch_size):
         batch = photos[start : start + batch_size]
@@ -92,161 +102,56 @@ def write_captions(
 
 
 def score_written(
-    written: Sequence[WrittenCaption], references: Mapping[str, References]
+    written: Sequence[WrittenCaption],
+    references: Mapping[str, References],
+    *,
+    tokeniser: Callable[[str], Tokeniser] = tokeniser_for,
+    similarities: Similarities | None = None,
 ) -> list[LanguageResult]:
     """Score the outputs of a run, language by language in the order of `references`.
 
     Photos that have no reference in a language do not count in it.
 
+    Args:
+        tokeniser: gives the tokeniser of a language.
+        similarities: cosines for CLIPScore, if it was measured.
+
     Raises:
-        InvalidRequestError: there is no output to hold against the references of some language.
+        InvalidRequestError: there is no output to hold against the references of some language, or a package
+            that a measure needs is not installed.
     """
     hypotheses: dict[tuple[str, Mode], dict[str, str]] = {}
     for output in written:
         key = (output.caption.language, output.retrieval)
         hypotheses.setdefault(key, {})[output.image_id] = output.caption.text
-    modes = [mode for mode in MODES if any(output.retrieval == mode for output in written)]
-    return [
-        LanguageResult(
-            language_references,
-            {
-                mode: score_captions(
-                    hypotheses.get((language, mode), {}), language_references.texts, language
-                )
-                for mode in modes
-            },
-        )
-        for language, language_references in references.items()
-    ]
+    found = {output.retrieval for output in written}
+    modes = [mode for mode in MODES if mode in found] + sorted(found.difference(MODES))
+    compliance = LanguageCompliance()
+    results = []
+    for language, own in references.items():
+        scores, others = {}, {}
+        cut = tokeniser(language)
+        for mode in modes:
+            texts = hypotheses.get((language, mode), {})
+            scores[mode] = score_captions(texts, own.texts, language, cut)
+            image_ids = list(scores[mode].image_cider_d)
+            captions = [texts[image_id] for image_id in image_ids]
+            targets = [own.texts[image_id] for image_id in image_ids]
+            others[mode] = OtherScores(
+                score_corpus(captions, targets, cut),
+                compliance.share(captions, language),
+                compliance.share((text for group in targets for text in group), language),
+                _clip_score(similarities, image_ids, language, mode),
+            )
+        results.append(LanguageResult(own, scores, others))
+    return results
 
 
-def save_outputs(path: Path, written: Sequence[WrittenCaption], results: Sequence[LanguageResult]) -> None:
-    """Write every output with its neighbours, references and own CIDEr-D, a JSON object a line.
-
-    Raises:
-        InvalidRequestError: the file cannot be written.
-    """
-    by_language = {result.references.language: result for result in results}
-    lines = []
-    for output in written:
-        result = by_language[output.caption.language]
-        row = {
-            "image_id": output.image_id,
-            "file": output.file,
-            "language": output.caption.language,
-            "retrieval": output.retrieval,
-            "text": output.caption.text,
-            "confidence": output.caption.confidence,
-            "cider_d": result.scores[output.retrieval].image_cider_d.get(output.image_id),
-            "neighbours": [asdict(neighbour) for neighbour in output.caption.neighbours],
-            "references": list(result.references.texts.get(output.image_id, ())),
-        }
-        lines.append(json.dumps(row, ensure_ascii=False) + "\n")
-    write_atomically(path, "".join(lines))
-
-
-def caption_report(results: Sequence[LanguageResult], run: RunDescription) -> Report:
-    """The report of a run. Languages without a reference by people have a table and a mean of their own."""
-    people = [result for result in results if result.references.by_people]
-    machine = [result for result in results if not result.references.by_people]
-    tables = []
-    if people:
-        tables.append(_cider_table("CIDEr-D × 100, references by people", people))
-    if machine:
-        tables.append(_cider_table("CIDEr-D × 100, references by machine translation only", machine))
-    tables.append(_text_table(results))
-    signatures: dict[str, list[str]] = {}
-    for result in results:
-        for scores in list(result.scores.values())[:1]:
-            signatures.setdefault(scores.signature, []).append(scores.language)
-    return Report(
-        title="Caption evaluation",
-        facts=[
-            f"bundle {run.bundle}, revision {run.revision}",
-            f"datastore {run.datastore}" if run.datastore else "no datastore",
-            f"split {run.split}: {run.photos} photos; beams {run.beams}",
-            *(f"{', '.join(languages)}: `{signature}`" for signature, languages in signatures.items()),
-        ],
-        tables=tables,
-        document={
-            "evaluation": "captions",
-            **asdict(run),
-            "mean_cider_d": {"people": _means(people), "machine": _means(machine)},
-            "languages": [_language_document(result) for result in results],
-        },
-    )
-
-
-def _cider_table(title: str, results: Sequence[LanguageResult]) -> ReportTable:
-    modes = list(results[0].scores)
-    both = len(modes) == len(MODES)
-    header = ["language", "references", "photos", "per photo", *(f"{mode} retrieval" for mode in modes)]
-    rows = []
-    for result in results:
-        first = result.scores[modes[0]]
-        values = {mode: scores.cider_d for mode, scores in result.scores.items()}
-        rows.append(
-            [
-                result.references.language,
-                ", ".join(result.references.kinds),
-                str(first.images),
-                f"{first.references_per_image:.2f}",
-                *_cider_cells(values),
-            ]
-        )
-    rows.append(["mean", "", "", "", *_cider_cells(_means(results))])
-    return ReportTable(title, [*header, "gain"] if both else header, rows)
-
-
-def _cider_cells(values: Mapping[Mode, float]) -> list[str]:
-    cells = [f"{value:.1f}" for value in values.values()]
-    return [*cells, f"{values['with'] - values['without']:+.1f}"] if len(cells) == len(MODES) else cells
-
-
-def _text_table(results: Sequence[LanguageResult]) -> ReportTable:
-    return ReportTable(
-        "The texts themselves",
-        ["language", "retrieval", "distinct-2", "mean length", "loops", "in script"],
-        [
-            [
-                scores.language,
-                mode,
-                f"{scores.distinct_2:.3f}",
-                f"{scores.mean_length:.1f}",
-                f"{scores.loops:.1%}",
-                f"{scores.script:.1%}",
-            ]
-            for result in results
-            for mode, scores in result.scores.items()
-        ],
-    )
-
-
-def _means(results: Sequence[LanguageResult]) -> dict[Mode, float]:
-    """Mean CIDEr-D over languages, for each mode that was run."""
-    return {
-        mode: sum(result.scores[mode].cider_d for result in results) / len(results)
-        for mode in (results[0].scores if results else ())
-    }
-
-
-def _language_document(result: LanguageResult) -> dict[str, Any]:
-    first = next(iter(result.scores.values()))
-    return {
-        "language": result.references.language,
-        "kinds": list(result.references.kinds),
-        "by_people": result.references.by_people,
-        "photos": first.images,
-        "references_per_photo": first.references_per_image,
-        "signature": first.signature,
-        "retrieval": {
-            mode: {
-                "cider_d": scores.cider_d,
-                "distinct_2": scores.distinct_2,
-                "mean_length": scores.mean_length,
-                "loops": scores.loops,
-                "script": scores.script,
-            }
-            for mode, scores in result.scores.items()
-        },
-    }
+def _clip_score(
+    similarities: Similarities | None, image_ids: Sequence[str], language: str, mode: Mode
+) -> float | None:
+    """CLIPScore, Hessel et al., EMNLP 2021: 2.5 times the cosine, and nothing below 0. Here times 100."""
+    if similarities is None:
+        return None
+    cosines = [similarities[image_id, language, mode] for image_id in image_ids]
+    return 250.0 * sum(max(cosine, 0.0) for cosine in cosines) / len(cosines)

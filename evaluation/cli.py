@@ -18,8 +18,9 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from evaluation.readers.formats import DataFormat, default_split, read_dataset
 from evaluation.references import HUMAN_KINDS, Photo, References, read_photos, read_references
-from evaluation.report import Report, check_folder, check_report_path
+from evaluation.report import HTML, JSON, MARKDOWN, Report, check_folder, check_report_path
 from retrieval.errors import InvalidRequestError
 from retrieval.languages import match
 
@@ -40,6 +41,15 @@ class Retrieval(StrEnum):
     WITHOUT = "without"
     BOTH = "both"
 
+
+class Tokenisers(StrEnum):
+    """What cuts captions before they are counted."""
+
+    PUBLISHED = "published"
+    PLAIN = "plain"
+
+
+_REASONS = 10  # rows left out that are named on the terminal
 
 Images = Annotated[Path, typer.Option("--images", help="Folder that the index's files are under.")]
 Index = Annotated[Path, typer.Option("--index", help="JSON Lines: image_id, file, split a line.")]
@@ -73,9 +83,25 @@ BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Photos hand
 @evaluate_app.command("captions")
 def captions_command(
     images: Images,
-    index: Index,
-    captions: Captions,
-    split: Split = "dev",
+    captions: Annotated[
+        Path,
+        typer.Option(
+            "--captions",
+            help="The captions' file; for Multi30k and xFlickrCO their folder. With the layout index "
+            "JSON Lines (.gz too): image_id, lang, caption, kind a line.",
+        ),
+    ],
+    layout: Annotated[
+        DataFormat, typer.Option("--format", help="The data set's layout: docs/evaluation.md has them all.")
+    ] = DataFormat.INDEX,
+    index: Annotated[
+        Path | None,
+        typer.Option("--index", help="With the layout index, JSON Lines: image_id, file, split a line."),
+    ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option("--split", help="Split to evaluate. Default: dev, or the layout's test split."),
+    ] = None,
     language: Languages = None,
     kinds: Kinds = _HUMAN,
     bundle: BundlePath = None,
@@ -83,50 +109,75 @@ def captions_command(
         Path | None, typer.Option("--datastore", help="Datastore folder. Default: the bundle's own.")
     ] = None,
     retrieval: Annotated[Retrieval, typer.Option("--retrieval", help="Modes to run.")] = Retrieval.BOTH,
+    neighbours: Annotated[
+        str | None,
+        typer.Option(
+            "--neighbours",
+            metavar="K",
+            help="Run these numbers of neighbours, too, and draw the curve, such as 0-7 or 1,2.",
+        ),
+    ] = None,
+    tokenisers: Annotated[
+        Tokenisers,
+        typer.Option("--tokenisers", help="Cut captions as PAELLA's scores do, or plainly into words."),
+    ] = Tokenisers.PUBLISHED,
     beams: Annotated[int, typer.Option("--beams", min=1, help="Beam width; 1 is greedy.")] = 3,
     limit: Limit = None,
-    output: Outputs = None,
+    output: Annotated[
+        list[Path] | None,
+        typer.Option("--output", "-o", help="Report to write, .md, .html or .json. Repeatable."),
+    ] = None,
+    examples: Annotated[
+        int, typer.Option("--examples", min=0, help="Best and worst captions of each language in the HTML.")
+    ] = 3,
     outputs: Annotated[
         Path | None, typer.Option("--outputs", help="JSON Lines file for every caption written.")
     ] = None,
+    from_outputs: Annotated[
+        Path | None,
+        typer.Option("--from-outputs", help="Write no captions, score those of a file that --outputs wrote."),
+    ] = None,
     batch_size: BatchSize = 8,
 ) -> None:
-    """Caption the photos of a split and score the captions per language: CIDEr-D and text statistics."""
+    """Caption the photos of a data set and score the captions per language, with and without retrieval.
+
+    Example: paellera evaluate captions --format xm3600 --images xm --captions captions.jsonl -o report.html
+    """
     for path in output or ():
-        check_report_path(path)
+        check_report_path(path, (MARKDOWN, HTML, JSON))
     if outputs is not None:
         check_folder(outputs)
-    photos = read_photos(index, images, split, limit)
-    all_references = read_references(captions, [photo.image_id for photo in photos], _kinds(kinds))
+    split = split or default_split(layout)
+    data = read_dataset(layout, captions, images, index=index, split=split, kinds=_kinds(kinds), limit=limit)
+    for reason in data.rejected[:_REASONS]:
+        typer.echo(f"left out: {reason}", err=True)
+    if len(data.rejected) > _REASONS:
+        typer.echo(f"left out: {len(data.rejected)} rows in all", err=True)
 
     # Imported here because torch takes seconds to load, and neither --help nor a mistyped path should wait.
-    from evaluation import captions as runner
+    from evaluation import captions_cli as runner
 
-    captioner = _open_bundle(bundle).load_captioner(datastore)
-    references = select_languages(all_references, language, captioner.languages)
-    modes = [mode for mode in runner.MODES if retrieval in (Retrieval.BOTH, Retrieval(mode))]
-    if "with" in modes and captioner.datastore is None:
+    opened = _open_bundle(bundle)
+    modes = runner.modes_of(retrieval, neighbours, opened.manifest.generation.neighbours)
+    captioner = opened.load_captioner(datastore)
+    references = select_languages(data.references, language, captioner.languages)
+    runner.check_packages(output or (), list(references), tokenisers)
+    if modes != ("without",) and captioner.datastore is None and from_outputs is None:
         raise InvalidRequestError(
             "the bundle has no datastore: give one with --datastore, or use --retrieval without"
         )
-    written: list[runner.WrittenCaption] = []
-    for mode in modes:
-        with _progress(f"captioning {mode} retrieval", photos) as advance:
-            written += runner.write_captions(
-                captioner,
-                photos,
-                list(references),
-                mode,
-                beams=beams,
-                batch_size=batch_size,
-                advance=advance,
-            )
-    results = runner.score_written(written, references)
-    version = captioner.datastore.version if captioner.datastore is not None and "with" in modes else None
-    run = runner.RunDescription(captioner.bundle_name, captioner.revision, version, split, len(photos), beams)
-    if outputs is not None:
-        runner.save_outputs(outputs, written, results)
-    _publish(runner.caption_report(results, run), output)
+    report = runner.measure(
+        opened,
+        captioner,
+        data.photos,
+        references,
+        runner.CaptionRun(modes, beams, batch_size, tokenisers, examples, split, data.rejected),
+        from_outputs=from_outputs,
+        outputs=outputs,
+        reports=output or (),
+        progress=_progress,
+    )
+    _publish(report, None)
 
 
 @evaluate_app.command("retrieval")

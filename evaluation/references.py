@@ -52,7 +52,7 @@ def read_photos(index: Path, folder: Path, split: str, limit: int | None = None)
     """
     photos: list[Photo] = []
     splits: set[str] = set()
-    for number, row in _read_rows(index):
+    for number, row in read_rows(index):
         try:
             image_id, file, photo_split = str(row["image_id"]), str(row["file"]), str(row["split"])
         except KeyError as error:
@@ -99,7 +99,7 @@ def read_references(
     """
     wanted = set(image_ids)
     rows: dict[str, list[tuple[str, str, str]]] = {}  # language → (image id, text, kind)
-    for number, row in _read_rows(path):
+    for number, row in read_rows(path):
         try:
             image_id, language, text = str(row["image_id"]), str(row["lang"]), str(row["caption"]).strip()
         except KeyError as error:
@@ -126,8 +126,12 @@ def _select(language: str, rows: Sequence[tuple[str, str, str]], kinds: Sequence
     return References(language, tuple(sorted({kind for _, _, kind in chosen})), texts)
 
 
-def _read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Line number and object of each line that is not empty."""
+def read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Line number and object of each line that is not empty.
+
+    Raises:
+        InvalidRequestError: the file cannot be read, or a line is no JSON object.
+    """
     opener = gzip.open if path.suffix == ".gz" else open
     try:
         with opener(path, "rt", encoding="utf-8") as lines:

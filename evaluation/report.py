@@ -11,7 +11,7 @@ from rich.table import Table
 from retrieval.errors import InvalidRequestError
 from retrieval.files import replacing
 
-MARKDOWN, JSON = ".md", ".json"
+MARKDOWN, JSON, HTML = ".md", ".json", ".html"
 
 
 @dataclass(frozen=True)
@@ -58,10 +58,12 @@ class Report:
             write_atomically(path, self.markdown())
 
 
-def check_report_path(path: Path) -> None:
+def check_report_path(path: Path, suffixes: Sequence[str] = (MARKDOWN, JSON)) -> None:
     """Raise InvalidRequestError if no report could be written there; asked before hours of work are done."""
-    if path.suffix not in (MARKDOWN, JSON):
-        raise InvalidRequestError(f"{path}: a report is written to a file that ends in {MARKDOWN} or {JSON}")
+    if path.suffix not in suffixes:
+        raise InvalidRequestError(
+            f"{path}: a report is written to a file that ends in {' or '.join(suffixes)}"
+        )
     check_folder(path)
 
 

@@ -7,7 +7,10 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from evaluation.cider import MAX_ORDER, SIGMA, cider_d
+from evaluation.rouge import rouge_l
 from evaluation.tokenisation import Tokeniser, tokeniser_for
 from retrieval.errors import InvalidRequestError
 
@@ -34,34 +37,56 @@ _ANY_SCRIPT = frozenset({"MODIFIER"})  # such as the letter apostrophe of Ukrain
 
 
 @dataclass(frozen=True)
+class Lengths:
+    """How many tokens the captions have."""
+
+    mean: float
+    deviation: float
+    shortest: int
+    median: float
+    longest: int
+    references: float  # mean length of the references
+
+
+@dataclass(frozen=True)
 class CaptionScores:
-    """Scores of one language. Shares are from 0 to 1."""
+    """Scores of one language. Shares and ROUGE-L are from 0 to 1."""
 
     language: str
     images: int
     references_per_image: float  # mean
     cider_d: float  # mean over images, times 100
+    rouge_l: float  # mean over images
+    distinct_1: float  # different tokens among all tokens of all captions
     distinct_2: float  # different bigrams among all bigrams of all captions
-    mean_length: float  # tokens
+    lengths: Lengths
     loops: float  # share of captions in which three words (in Chinese five characters) come twice
     script: float  # share of captions written in the language's script
     signature: str  # how CIDEr-D was computed and the text was cut
     image_cider_d: Mapping[str, float] = field(repr=False)  # image id → CIDEr-D times 100
 
+    @property
+    def mean_length(self) -> float:
+        """Mean number of tokens."""
+        return self.lengths.mean
+
 
 def score_captions(
-    hypotheses: Mapping[str, str], references: Mapping[str, Sequence[str]], language: str
+    hypotheses: Mapping[str, str],
+    references: Mapping[str, Sequence[str]],
+    language: str,
+    tokeniser: Tokeniser | None = None,
 ) -> CaptionScores:
     """Score the captions of one language.
 
     Images are those that have both a caption and a reference; everything, the document frequencies of
-    CIDEr-D too, is computed on them alone. Texts are taken as they are: tokenising lower-cases them and
-    drops punctuation.
+    CIDEr-D too, is computed on them alone. Texts are taken as they are: tokenising lower-cases them.
 
     Args:
         hypotheses: image id → caption.
         references: image id → reference captions.
-        language: our code of the language, which decides the tokeniser and the script.
+        language: our code of the language, which decides the script.
+        tokeniser: what cuts both; None for the plain one of the language, which drops punctuation.
 
     Raises:
         InvalidRequestError: no image has both.
@@ -69,7 +94,7 @@ def score_captions(
     image_ids = [image_id for image_id in hypotheses if references.get(image_id)]
     if not image_ids:
         raise InvalidRequestError(f"no caption in '{language}' has a reference to be scored against")
-    tokeniser = tokeniser_for(language)
+    tokeniser = tokeniser or tokeniser_for(language)
     captions = [hypotheses[image_id] for image_id in image_ids]
     tokens = [tokeniser.split(caption) for caption in captions]
     targets = [[tokeniser.split(text) for text in references[image_id]] for image_id in image_ids]
@@ -79,12 +104,26 @@ def score_captions(
         images=len(image_ids),
         references_per_image=sum(map(len, targets)) / len(targets),
         cider_d=float(cider.mean()),
+        rouge_l=sum(map(rouge_l, tokens, targets)) / len(tokens),
+        distinct_1=distinct_n(tokens, 1),
         distinct_2=distinct_n(tokens, 2),
-        mean_length=sum(map(len, tokens)) / len(tokens),
+        lengths=_lengths(tokens, targets),
         loops=sum(has_repeat(sentence, tokeniser.loop_length) for sentence in tokens) / len(tokens),
         script=sum(in_script(caption, language) for caption in captions) / len(captions),
         signature=cider_signature(tokeniser),
         image_cider_d=dict(zip(image_ids, cider.tolist(), strict=True)),
+    )
+
+
+def _lengths(tokens: Sequence[Sequence[str]], targets: Sequence[Sequence[Sequence[str]]]) -> Lengths:
+    lengths = np.array([len(sentence) for sentence in tokens])
+    return Lengths(
+        float(lengths.mean()),
+        float(lengths.std()),
+        int(lengths.min()),
+        float(np.median(lengths)),
+        int(lengths.max()),
+        float(np.mean([len(sentence) for group in targets for sentence in group])),
     )
 
 

@@ -7,18 +7,13 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from evaluation.captions import (
-    Mode,
-    RunDescription,
-    WrittenCaption,
-    caption_report,
-    save_outputs,
-    score_written,
-    write_captions,
-)
+from evaluation.caption_outputs import read_outputs, save_outputs
+from evaluation.caption_report import RunDescription, caption_report
+from evaluation.captions import Mode, WrittenCaption, score_written, write_captions
 from evaluation.references import Photo, References
 from models.captions import Caption, CaptionResult, CaptionSettings, ImageCaptions
 from retrieval.datastore import Neighbour
+from retrieval.errors import InvalidRequestError
 
 TEXTS = {
     "en": ["A dog runs over the grass.", "Two children swim in a lake.", "An old man repairs his bicycle."],
@@ -28,7 +23,7 @@ REFERENCES = {
     "en": References("en", ("human",), {str(n): [TEXTS["en"][n], "Something else."] for n in range(3)}),
     "zh": References("zh", ("MT",), {str(n): [TEXTS["zh"][n]] for n in range(2)}),  # none for the last photo
 }
-RUN = RunDescription("tiny", "r1", "20261122-1", "dev", 3, 3)
+RUN = RunDescription("tiny", "r1", "20261122-1", "dev", 3, 3, 4)
 
 
 class Rote:
@@ -103,20 +98,34 @@ def test_retrieval_is_seen_to_help_and_photos_without_reference_do_not_count(
 def test_the_report_keeps_machine_references_apart(written: list[WrittenCaption]) -> None:
     results = score_written(written, REFERENCES)
     report = caption_report(results, RUN)
-    people, machine, texts = report.tables
+    people, machine, groups, others, compliance, texts, lengths = report.tables
     english, chinese = results
     assert people.header == [
         "language", "references", "photos", "per photo", "with retrieval", "without retrieval", "gain",
     ]  # fmt: skip
     assert [row[0] for row in people.rows] == ["en", "mean"]
     assert [row[0] for row in machine.rows] == ["zh", "mean"]
-    assert people.rows[0][1:5] == ["human", "3", "2.00", f"{english.scores['with'].cider_d:.1f}"]
+    assert people.rows[0][1:4] == ["human", "3", "2.00"]
+    assert people.rows[0][4].startswith(f"{english.scores['with'].cider_d:.1f} [")
     assert people.rows[0][-1].startswith("+")
-    assert [row[:2] for row in texts.rows] == [
-        ["en", "with"], ["en", "without"], ["zh", "with"], ["zh", "without"],
-    ]  # fmt: skip
+    for table in (others, compliance, texts, lengths):
+        assert [row[:2] for row in table.rows] == [
+            ["en", "with"], ["en", "without"], ["zh", "with"], ["zh", "without"],
+        ]  # fmt: skip
+    assert [row[0] for row in groups.rows] == ["L36 (2 of 36)", "core (2 of 4)"]
+    assert others.rows[2][2:] == ["100.0", "100.0", "100.0", "–"]  # Chinese copies its references
+    assert lengths.rows[2][2:] == ["9.0 ± 0.0", "9, 9, 9", "9.0"]
+    assert compliance.rows[0][2:] == ["100.0%", "100.0%", "100.0%"]
     text = report.markdown()
-    for fact in ("datastore 20261122-1", "split dev: 3 photos; beams 3", "tok:words", "tok:characters"):
+    facts = (
+        "datastore 20261122-1",
+        "split dev: 3 photos; beams 3",
+        "tok:words",
+        "tok:characters",
+        "BLEU|",
+        "chrF2|",
+    )
+    for fact in facts:
         assert fact in text
     means = report.document["mean_cider_d"]
     assert means["people"]["with"] == english.scores["with"].cider_d
@@ -147,3 +156,56 @@ def test_outputs_can_be_looked_at(written: list[WrittenCaption], tmp_path: Path)
     assert first["neighbours"][0]["text"] == "A neighbour."
     assert first["cider_d"] > 100
     assert (last["cider_d"], last["references"], last["neighbours"]) == (None, [], [])
+
+
+def test_outputs_are_scored_again_without_captioning(written: list[WrittenCaption], tmp_path: Path) -> None:
+    path = tmp_path / "outputs.jsonl"
+    results = score_written(written, REFERENCES)
+    save_outputs(path, written, results)
+    again = score_written(read_outputs(path, set("012"), {"en", "zh"}), REFERENCES)
+    assert [result.scores for result in again] == [result.scores for result in results]
+    few = read_outputs(path, {"0"}, {"en"})
+    assert [(output.retrieval, output.caption.text) for output in few] == [
+        ("with", TEXTS["en"][0]),
+        ("without", TEXTS["en"][0]),
+    ]
+    assert few[0].caption.neighbours == (Neighbour("e1", "A neighbour.", "en", 0.9),)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([{"image_id": "0", "language": "en"}], "1: the row has no 'text'"),
+        ([{"image_id": "0", "language": "en", "text": "x", "retrieval": "k=x"}], "retrieval is 'k=x'"),
+        ([{"image_id": "0", "language": "en", "text": "x", "neighbours": [{"rank": 1}]}], "1: .*'id'"),
+        ([{"image_id": "0", "language": "en", "text": "x", "neighbours": [7]}], "1: .*int"),
+        ([{"image_id": "0", "language": "en", "text": "x", "neighbours": None}], "1: .*iterable"),
+        ([{"image_id": "9", "language": "en", "text": "x"}], "no caption of these photos"),
+        (
+            [
+                {"image_id": "0", "language": "en", "text": "x"},
+                {"image_id": "1", "language": "en", "text": "x", "retrieval": "k=2"},
+            ],
+            "other photos in one mode",
+        ),
+    ],
+)
+def test_outputs_that_cannot_be_scored_are_told(
+    rows: list[dict[str, object]], message: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "outputs.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(InvalidRequestError, match=message):
+        read_outputs(path, {"0", "1"}, {"en"})
+
+
+def test_curves_over_the_number_of_neighbours(photos: list[Photo]) -> None:
+    captioner = Rote()
+    modes = ("with", "without", "k=1", "k=2")
+    written = [output for mode in modes for output in write_captions(captioner, photos, ["en"], mode)]
+    assert [settings.neighbours for _, settings in captioner.calls] == [None, 0, 1, 2]
+    report = caption_report(score_written(written, {"en": REFERENCES["en"]}), RUN)
+    (curve,) = (table for table in report.tables if "number of retrieved" in table.title)
+    assert list(curve.header) == ["language", "k = 0", "k = 1", "k = 2", "k = 4"]  # the bundle takes 4
+    assert curve.rows[0][2] == curve.rows[0][4] != curve.rows[0][1]
+    assert [row[0] for row in curve.rows] == ["en", "mean"]

@@ -4,6 +4,7 @@ import math
 import random
 from collections import Counter
 from collections.abc import Sequence
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -81,6 +82,28 @@ def test_equals_the_formula_on_random_corpora(seed: int) -> None:
     references = [[sentence() for _ in range(rng.randint(1, 4))] for _ in range(12)]
     expected = slow_cider_d(hypotheses, references)
     np.testing.assert_allclose(cider_d(hypotheses, references), expected, rtol=0, atol=1e-12)
+
+
+def test_equals_the_published_code() -> None:
+    if find_spec("pycocoevalcap") is None:
+        pytest.skip("needs pycocoevalcap (extra dev) to be held against")
+    from pycocoevalcap.cider.cider import Cider
+
+    rng = random.Random(11)
+    words = [f"w{number}" for number in range(60)]
+
+    def sentence(shortest: int) -> list[str]:
+        return rng.choices(words, weights=[1 / (1 + rank) for rank in range(60)], k=rng.randint(shortest, 16))
+
+    hypotheses = [sentence(0) for _ in range(300)]
+    references = [[sentence(1) for _ in range(rng.randint(1, 5))] for _ in hypotheses]
+    mean, theirs = Cider().compute_score(
+        {n: [" ".join(text) for text in texts] for n, texts in enumerate(references)},
+        {n: [" ".join(text)] for n, text in enumerate(hypotheses)},
+    )
+    ours = cider_d(hypotheses, references)
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6)
+    assert ours.mean() == pytest.approx(mean, abs=1e-6)
 
 
 def test_a_perfect_caption_scores_ten_and_repeating_it_does_not_pay() -> None:

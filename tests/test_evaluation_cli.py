@@ -1,6 +1,7 @@
 """`paellera evaluate …` on a small data set, with a bundle that needs no weights."""
 
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -55,7 +56,7 @@ class TinyCaptioner:
 
 
 class TinyBundle:
-    manifest = SimpleNamespace(generation=SimpleNamespace(match_weight=0.02))
+    manifest = SimpleNamespace(generation=SimpleNamespace(match_weight=0.02, neighbours=4))
 
     def load_captioner(self, datastore: Path | None = None) -> TinyCaptioner:
         return TinyCaptioner(datastore)
@@ -103,13 +104,19 @@ def test_captions_prints_a_table_and_writes_all_it_is_asked_for(data: Path) -> N
         "--output", files[0], "--output", files[1], "--outputs", files[2],
     )  # fmt: skip
     assert result.exit_code == 0, result.output
-    for part in ("CIDEr-D", "datastore v7", "split dev: 2 photos; beams 2", "tok:words", "mean"):
+    for part in ("CIDEr-D", "datastore v7", "split dev: 2 photos; beams 2", "tok:ptb", "tok:13a", "mean"):
         assert part in result.stdout
     assert "captioning with retrieval" not in result.stdout  # progress is on standard error
     report = json.loads(files[1].read_text())
     assert [language["language"] for language in report["languages"]] == ["de", "en"]
     assert report["languages"][0]["retrieval"]["with"]["loops"] == 0
     assert "| de | human | 2 | 1.00 |" in files[0].read_text()
+    assert "![CIDEr-D by language and by number of neighbours](report.png)" in files[0].read_text()
+    assert (data / "report.png").read_bytes().startswith(b"\x89PNG")
+    assert (
+        report["languages"][0]["retrieval"]["with"]["clip_score"] == 250
+    )  # the embedder has learnt these texts
+    assert report["embedder"] == "tiny-2"
     assert len(files[2].read_text().splitlines()) == 2 * 2 * 2
 
 
@@ -119,6 +126,48 @@ def test_captions_without_retrieval_needs_no_datastore(data: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "no datastore" in result.stdout
     assert "1 photos" in result.stdout
+
+
+def test_captions_written_once_are_scored_and_shown_in_other_ways(data: Path) -> None:
+    outputs, page, report = data / "outputs.jsonl", data / "report.html", data / "report.json"
+    result = run("captions", data, "--datastore", data / "v7", "--neighbours", "0-5", "--outputs", outputs)
+    assert result.exit_code == 0, result.output
+    assert "by the number of retrieved captions" in result.stdout
+    assert len(outputs.read_text().splitlines()) == 6 * 2 * 2  # 0 is without, 4 with
+    result = run(
+        "captions", data, "--from-outputs", outputs, "--tokenisers", "plain", "--retrieval", "with",
+        "--examples", "1", "-o", page, "-o", report,
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "captioning" not in result.stderr
+    assert "tok:words" in result.stdout
+    assert list(json.loads(report.read_text())["languages"][0]["retrieval"]) == ["with"]
+    assert TEXTS["de"][0] in page.read_text(encoding="utf-8")
+
+
+def test_captions_of_another_layout(data: Path) -> None:
+    rows: list[object] = [
+        {"image": f"{n}.png", "references": texts[n], "language": language}
+        for language, texts in TEXTS.items()
+        for n in range(2)
+    ]
+    (data / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*rows, {"image": "0.png"}]))
+    command = ["captions", "--format", "lines", "--images", data, "--captions", data / "mine.jsonl"]
+    command += ["--retrieval", "without", "--output", data / "report.json"]
+    result = CliRunner().invoke(evaluate_app, [str(argument) for argument in command])
+    assert result.exit_code == 0, result.output
+    assert "left out: mine.jsonl:5: the row has no 'language'" in result.stderr
+    assert "1 rows of the data set were left out" in result.stdout
+    report = json.loads((data / "report.json").read_text())
+    assert report["rejected"] == ["mine.jsonl:5: the row has no 'language'"]
+    assert report["split"] == "all"
+
+
+def test_a_missing_package_is_told_before_any_work(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TinyCaptioner, "caption", lambda *arguments: pytest.fail("captioned"))
+    monkeypatch.setitem(sys.modules, "sacrebleu", None)
+    message = refused(run("captions", data, "--retrieval", "without"))
+    assert "need sacrebleu: pip install 'paellera[evaluation]'" in message
 
 
 def test_retrieval(data: Path) -> None:
@@ -159,11 +208,13 @@ def test_matcher_needs_one(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_mistakes_are_one_clear_error(data: Path) -> None:
-    assert "ends in .md or .json" in refused(run("captions", data, "--output", "report.pdf"))
+    assert "ends in .md or .html or .json" in refused(run("captions", data, "--output", "report.pdf"))
     assert "no photo in split 'test'" in refused(run("captions", data, "--split", "test"))
     assert "no reference caption in fr" in refused(run("retrieval", data, "-l", "fr"))
     assert run("captions", data, "--retrieval", "sometimes").exit_code == 2
     assert run("captions", data, "--kinds", " , ").exit_code == 2
+    for numbers in ("7-0", "x", "99", "1,,2", ""):
+        assert "such as 0-7 or 1,2,4" in refused(run("captions", data, "--neighbours", numbers))
 
 
 def test_languages_are_those_of_bundle_and_captions() -> None:

@@ -39,6 +39,11 @@ def test_text_statistics() -> None:
     scores = score_captions({"1": "a dog and a dog and a dog", "2": "a dog", "3": "собака"}, REFERENCES, "en")
     assert scores.loops == pytest.approx(1 / 3)
     assert scores.mean_length == pytest.approx((8 + 2 + 1) / 3)
+    lengths = scores.lengths
+    assert (lengths.shortest, lengths.median, lengths.longest) == (1, 2, 8)
+    assert lengths.references == pytest.approx((7 + 4 + 6 + 8) / 4)
+    assert scores.distinct_1 == pytest.approx(4 / 11)  # a, dog, and, собака
+    assert 0 < scores.rouge_l < 0.5
     assert scores.distinct_2 == pytest.approx(3 / 8)  # "a dog", "dog and", "and a" among 7 + 1 + 0
     assert scores.script == pytest.approx(2 / 3)
 
