@@ -121,6 +121,14 @@ def test_captions_without_retrieval_needs_no_datastore(data: Path) -> None:
     assert "1 photos" in result.stdout
 
 
+def test_neutral(data: Path) -> None:
+    result = run("neutral", data, "--datastore", data / "v7", "-l", "de", "--output", data / "report.json")
+    assert result.exit_code == 0, result.output
+    assert "datastore v7" in result.stdout
+    (language,) = json.loads((data / "report.json").read_text())["languages"]
+    assert (language["captions"]["gendered"], language["captions"]["people"]) == (0, 0.5)
+
+
 def test_retrieval(data: Path) -> None:
     result = run("retrieval", data, "-l", "en", "--output", data / "report.json")
     assert result.exit_code == 0, result.output

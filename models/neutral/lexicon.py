@@ -4,12 +4,11 @@ It finds them in texts, for evaluation and for choosing neighbours; how a langua
 them is models/neutral/wording.py's work. It knows words only, no grammar.
 """
 
-import itertools
 import tomllib
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from importlib import resources
 from typing import Any
 
@@ -21,16 +20,34 @@ _UNWRITTEN = regex.compile(r"[\u0640\u064B-\u0652\u0670]")
 
 
 @dataclass(frozen=True)
+class WordGroup:
+    """Gendered words, and those for anybody that can stand for them."""
+
+    gendered: frozenset[str]
+    anybody: frozenset[str]
+
+
+@dataclass(frozen=True)
 class Lexicon:
     """The words of one language, all of them as `fold` makes them."""
 
     language: str
-    gendered: frozenset[str]
-    person: frozenset[str]  # of anybody
-    generic: frozenset[str]  # masculine in form, of anybody
+    groups: tuple["WordGroup", ...]
+    other: frozenset[str]  # more words for people, neither gendered nor offered instead
     cased: bool = False  # upper and lower case are different words
     spaces: bool = True  # between words
+    feminine: frozenset[str] = frozenset()  # words for anybody that cannot follow one of `masculine`
+    masculine: frozenset[str] = frozenset()
     unless: frozenset[str] = frozenset()  # without spaces: words that only look as if they held one of these
+
+    @cached_property
+    def gendered(self) -> frozenset[str]:
+        return frozenset().union(*(group.gendered for group in self.groups))
+
+    @cached_property
+    def people(self) -> frozenset[str]:
+        """All words for people, gendered or not."""
+        return self.other.union(self.gendered, *(group.anybody for group in self.groups))
 
     def fold(self, text: str) -> str:
         """A text as words are compared: without what makes no difference here."""
@@ -43,8 +60,7 @@ class Lexicon:
 
     def people_in(self, text: str) -> list[str]:
         """All words for people of a text, gendered or not, folded, in order."""
-        people = self.gendered | self.person | self.generic
-        return [word for word in self._words(text, people) if word in people]
+        return [word for word in self._words(text, self.people) if word in self.people]
 
     def _words(self, text: str, wanted: frozenset[str]) -> Iterator[str]:
         pattern = _WORD if self.spaces else _any_of(wanted | self.unless)
@@ -59,25 +75,26 @@ def load_lexicons() -> dict[str, Lexicon]:
 
 
 def _lexicon(language: str, entry: dict[str, Any]) -> Lexicon:
-    empty = Lexicon(
-        language,
-        *itertools.repeat(frozenset(), 3),
-        cased=entry.get("cased", False),
-        spaces=entry.get("spaces", True),
-    )
+    cased, spaces = entry.get("cased", False), entry.get("spaces", True)
+    empty = Lexicon(language, (), frozenset(), cased, spaces)
 
     def forms(name: str, before: Sequence[str] = ()) -> frozenset[str]:
         words = entry.get(name, "").split()
         return frozenset(empty.fold(first + word) for first in ("", *before) for word in words)
 
     before = entry.get("before", ())
+    groups = (
+        WordGroup(forms("gendered", before), forms("person", before)),
+        WordGroup(forms("young", before), forms("child", before)),
+    )
     return Lexicon(
         language,
-        forms("gendered", before),
-        forms("person", before),
-        forms("generic", before),
-        empty.cased,
-        empty.spaces,
+        groups,
+        forms("other", before),
+        cased,
+        spaces,
+        forms("feminine"),
+        forms("masculine"),
         forms("unless"),
     )
 
