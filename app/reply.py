@@ -52,6 +52,7 @@ def to_settings(parameters: CaptionParameters, languages: tuple[str, ...], image
         top_p=parameters.top_p,
         seed=parameters.seed,
         rerank=parameters.rerank,
+        neutral=parameters.neutral,
         explain=parameters.explain,
     )
 

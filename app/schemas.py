@@ -48,6 +48,9 @@ class CaptionParameters(BaseModel):
     rerank: Annotated[bool, Field(strict=True)] = Field(
         False, description="of all captions found, prefer those of most confidence to the likeliest words"
     )
+    neutral: Annotated[bool, Field(strict=True)] = Field(
+        False, description="prefer words for anybody (person, child) to gendered ones (man, girl)"
+    )
     explain: Annotated[bool, Field(strict=True)] = Field(
         False, description="also say where in the photo each word of a caption comes from"
     )

@@ -180,6 +180,43 @@ def captions_command(
     _publish(report, None)
 
 
+@evaluate_app.command("neutral")
+def neutral_command(
+    images: Images,
+    index: Index,
+    captions: Captions,
+    split: Split = "dev",
+    language: Languages = None,
+    kinds: Kinds = _HUMAN,
+    bundle: BundlePath = None,
+    datastore: Annotated[
+        Path | None, typer.Option("--datastore", help="Datastore folder. Default: the bundle's own.")
+    ] = None,
+    beams: Annotated[int, typer.Option("--beams", min=1, help="Beam width; 1 is greedy.")] = 3,
+    limit: Limit = None,
+    output: Outputs = None,
+    batch_size: BatchSize = 8,
+) -> None:
+    """Count the gendered words in captions with and without `neutral`, and what it costs in CIDEr-D."""
+    for path in output or ():
+        check_report_path(path)
+    photos = read_photos(index, images, split, limit)
+    all_references = read_references(captions, [photo.image_id for photo in photos], _kinds(kinds))
+
+    from evaluation.captions import RunDescription
+    from evaluation.neutral import evaluate_neutral, neutral_report, with_words
+
+    captioner = _open_bundle(bundle).load_captioner(datastore)
+    references = with_words(select_languages(all_references, language, captioner.languages))
+    with _progress("captioning twice", photos) as advance:
+        results = evaluate_neutral(
+            captioner, photos, references, beams=beams, batch_size=batch_size, advance=advance
+        )
+    version = captioner.datastore.version if captioner.datastore is not None else None
+    run = RunDescription(captioner.bundle_name, captioner.revision, version, split, len(photos), beams)
+    _publish(neutral_report(results, run), output)
+
+
 @evaluate_app.command("retrieval")
 def retrieval_command(
     images: Images,

@@ -8,7 +8,7 @@ import copy
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,6 +26,9 @@ from models.lengths import choose, within
 from models.manifest import GenerationDefaults
 from models.matching import CaptionMatcher
 from models.neighbour_cache import Copying
+from models.neutral.lexicon import load_lexicons
+from models.neutral.neighbours import neutral_first
+from models.neutral.wording import NeutralRows, NeutralWording
 from models.prompts.builder import PromptBuilder
 from models.vision.efficientnet_lite import EfficientNetLite
 from models.vision.features import VisionFeatures
@@ -33,7 +36,7 @@ from models.vision.preprocess import preprocess
 from retrieval.datastore import Datastore, Neighbour
 from retrieval.embedder import Embedder, Queries
 from retrieval.errors import DatastoreError, InvalidRequestError
-from retrieval.languages import match
+from retrieval.languages import display_name, match
 
 _IMAGES_AT_ONCE = 16  # encoded together: bounds the memory of activations
 _ROWS_AT_ONCE = 64  # captions generated together
@@ -85,6 +88,7 @@ class Captioner:
         self._bridge = bridge
         self._defaults = defaults
         self._matcher = matcher
+        self._wordings: dict[str, NeutralWording] = {}  # by language, made when first needed
 
     def caption(self, images: Sequence[Image.Image], settings: CaptionSettings) -> CaptionResult:
         """Caption every image in every language of the settings; otherwise as `caption_each`."""
@@ -104,7 +108,8 @@ class Captioner:
             settings: of all of them; their languages are not looked at.
 
         Raises:
-            InvalidRequestError: no language or settings out of range.
+            InvalidRequestError: no language, settings out of range, or one that the bundle or its language
+                has nothing for.
             UnknownLanguageError: a language the bundle cannot write.
         """
         asked = [tuple(match(language, self.languages) for language in own) for own in languages]
@@ -116,6 +121,8 @@ class Captioner:
             raise InvalidRequestError("neighbours must not be negative")
         if settings.rerank and self._matcher is None:
             raise InvalidRequestError(f"the bundle {self.bundle_name} has no matcher to rerank captions with")
+        if settings.neutral:
+            _check_neutral(itertools.chain.from_iterable(asked))
         timings = dict.fromkeys(("encode", "retrieve", "generate"), 0.0)
         captioned: list[ImageCaptions] = []
         for chunk in _chunks([len(own) for own in asked]):
@@ -190,11 +197,12 @@ class Captioner:
         features = self._encode(images)
         encoded = time.perf_counter()
         queries = self._embed(features)
-        neighbours = self._retrieve(features, queries, languages, k)  # [image][language]
+        neighbours = self._retrieve(features, queries, languages, k, settings.neutral)  # [image][language]
         retrieved = time.perf_counter()
         prompts = self._build_prompts(languages, neighbours, queries.novelty)
         counts = [len(own) for own in languages]
-        hypotheses = self._generate(features, prompts, counts, queries.novelty, generation)
+        wordings = self._neutral_rows(languages) if settings.neutral else None
+        hypotheses = self._generate(features, prompts, counts, queries.novelty, generation, wordings)
         written = self._judge(features, queries, hypotheses, languages, settings)  # a row a prompt
         attention: list[tuple[WordAttention, ...]] = [()] * len(written)
         if settings.explain:
@@ -241,17 +249,30 @@ class Captioner:
         return self._embedder.embed_pooled(features.pooled, features.class_logits)
 
     def _retrieve(
-        self, features: VisionFeatures, queries: Queries, languages: Sequence[Sequence[str]], k: int
+        self,
+        features: VisionFeatures,
+        queries: Queries,
+        languages: Sequence[Sequence[str]],
+        k: int,
+        neutral: bool,
     ) -> list[list[list[Neighbour]]]:
         if k == 0:
             return [[[] for _ in own] for own in languages]
         lowest = min(self._defaults.min_score, self._defaults.min_score_new)
-        fetched = k if self._matcher is None else max(k, self._defaults.candidates)
+        fetched = k if self._matcher is None and not neutral else max(k, self._defaults.candidates)
         found = self.datastore.neighbours(queries.vectors, languages, fetched, min_score=lowest)
-        if self._matcher is None:
-            return found
         weight, least = self._defaults.match_weight, self._least_scores(queries.novelty)
-        return self._matcher.rank_neighbours(features.tokens, _trust(queries), found, k, weight, least)
+        if self._matcher is not None:
+            taken = fetched if neutral else k
+            found = self._matcher.rank_neighbours(
+                features.tokens, _trust(queries), found, taken, weight, least
+            )
+        if neutral:
+            found = [
+                [neutral_first(own, lowest)[:k] for own in per_language]
+                for per_language, lowest in zip(found, least, strict=True)
+            ]
+        return found
 
     @torch.inference_mode()
     def _generate(
@@ -261,6 +282,7 @@ class Captioner:
         counts: Sequence[int],
         novelty: NDArray[np.float32],
         generation: GenerationSettings,
+        neutral: Sequence[NeutralWording] | None,
     ) -> list[list[Hypothesis]]:
         """Hypotheses of each prompt; each image has so many of them in turn."""
         weight = self._language_model.embed_tokens.weight
@@ -287,6 +309,7 @@ class Captioner:
                 bridge=self._bridge,
                 bridge_state=state.select(rows[chunk]),
                 copying=self._copying(prompts[chunk], copied[chunk]),
+                neutral=None if neutral is None else NeutralRows(neutral[chunk]),
             )
         return hypotheses
 
@@ -315,6 +338,12 @@ class Captioner:
         if not any(weights):  # most photos are familiar
             return None
         return Copying([self._prompts.continuations(prompt) for prompt in prompts], weights)
+
+    def _neutral_rows(self, languages: Sequence[Sequence[str]]) -> list[NeutralWording]:
+        """The wording of each language of each image in turn."""
+        for language in set(itertools.chain.from_iterable(languages)) - self._wordings.keys():
+            self._wordings[language] = NeutralWording(self._prompts.tokenizer, load_lexicons()[language])
+        return [self._wordings[language] for own in languages for language in own]
 
     def _judge(
         self,
@@ -396,6 +425,16 @@ def _chunks(counts: Sequence[int]) -> Iterator[slice]:
         rows += count
     if start < len(counts):
         yield slice(start, len(counts))
+
+
+def _check_neutral(languages: Iterable[str]) -> None:
+    known = load_lexicons()
+    missing = sorted(set(languages) - known.keys())
+    if missing:
+        raise InvalidRequestError(
+            f"neutral has no words yet for {', '.join(map(display_name, missing))}: there are some for "
+            f"{', '.join(known)}; leave it out for others"
+        )
 
 
 def _trust(queries: Queries) -> list[float]:

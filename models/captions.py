@@ -22,6 +22,7 @@ class CaptionSettings:
     top_p: float | None = None
     seed: int = 0
     rerank: bool = False  # captions stand by the matcher's confidence, not by their probability
+    neutral: bool = False  # words for anybody instead of gendered ones
     explain: bool = False  # where in the photo each word comes from: `Caption.attention`
 
 

@@ -18,6 +18,7 @@ from models.language.cache import KeyValueCache
 from models.language.tokenizer import BOS, EOS, PAD, UNK
 from models.language.xglm import XGLM
 from models.neighbour_cache import Copying, NeighbourCache
+from models.neutral.wording import NeutralRows
 
 _NEVER = float("-inf")
 
@@ -119,6 +120,7 @@ def generate(
     bridge: Bridge[Any] | None = None,
     bridge_state: BridgeState | None = None,
     copying: Copying | None = None,
+    neutral: NeutralRows | None = None,
 ) -> list[list[Hypothesis]]:
     """Continue each prompt.
 
@@ -128,6 +130,7 @@ def generate(
         settings: how tokens are chosen.
         bridge, bridge_state: the image, prepared, one row a prompt.
         copying: what to take over from the prompts' neighbours; None for nothing.
+        neutral: of the prompts, to keep gendered words out; None for none of them.
 
     Returns:
         For each prompt `settings.num_captions` hypotheses, best first. Those cut by the length limit come
@@ -150,6 +153,8 @@ def generate(
         if neighbour_cache is not None:
             log_probabilities = neighbour_cache.mix(hidden, log_probabilities)
         log_probabilities = _constrain(log_probabilities, beams, step, settings)
+        if neutral is not None:
+            neutral.apply(log_probabilities, beams.rows, beams.ids)
         done = choose(beams, log_probabilities, finished, settings, uniforms)
         if bool(done.all()) or step + 1 == settings.max_new_tokens:
             beams.keep((~done).nonzero()[:, 0])

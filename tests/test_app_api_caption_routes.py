@@ -126,6 +126,13 @@ def test_captions_are_reranked_when_asked(client: TestClient, captioner: EchoCap
     problem(post_json(client, rerank=1), 422, "invalid_request")
 
 
+@pytest.mark.parametrize("neutral", [True, False])
+def test_captions_are_neutral_when_asked(client: TestClient, captioner: EchoCaptioner, neutral: bool) -> None:
+    assert post_json(client, neutral=neutral).status_code == 200
+    assert captioner.calls[0][1].neutral is neutral
+    problem(post_json(client, neutral="yes"), 422, "invalid_request")
+
+
 def test_words_are_not_explained_unless_asked(client: TestClient) -> None:
     for explain in ({}, {"explain": False}):
         assert "attention" not in post_json(client, **explain).json()["images"][0]["captions"][0]

@@ -89,6 +89,7 @@ def test_a_conversation_about_the_same_photo(client: TestClient) -> None:
         ({"max_completion_tokens": 20, "max_tokens": 30}, {"max_tokens": 20}),
         ({"neighbours": 0, "beams": 4, "max_length": 100}, {"neighbours": 0, "beams": 4, "max_length": 100}),
         ({"rerank": True}, {"rerank": True}),
+        ({"neutral": True}, {"neutral": True}),
         ({"n": 3}, {"num_captions": 3}),
         ({"user": "u", "store": True, "metadata": {"a": "b"}, "service_tier": "auto"}, {}),
         ({"tools": [], "logprobs": False, "response_format": {"type": "text"}, "stop": None}, {}),

@@ -130,9 +130,11 @@ def test_json_is_the_reply_of_the_service_with_sources(paellera: Paellera, photo
 
 def test_options_reach_the_model(paellera: Paellera, photo: Path) -> None:
     sampling = ["--temperature", "0.5", "--top-p", "0.8", "--seed", "3"]
-    options = ["--max-tokens", "9", "-k", "2", "--bundle", "b", "--datastore", "d", *sampling]
+    options = ["--max-tokens", "9", "-k", "2", "--bundle", "b", "--datastore", "d", "--neutral", *sampling]
     assert paellera("caption", photo, *options)[0] == 0
-    settings = CaptionSettings(("en",), max_tokens=9, neighbours=2, temperature=0.5, top_p=0.8, seed=3)
+    settings = CaptionSettings(
+        ("en",), max_tokens=9, neighbours=2, temperature=0.5, top_p=0.8, seed=3, neutral=True
+    )
     assert paellera.captioner.calls == [(1, settings)]
     assert paellera.loaded == [(Path("b"), Path("d"))]
 

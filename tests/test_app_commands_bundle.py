@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from app.cli import main
 from datastore_build.build import build_datastore
 from retrieval.errors import BundleError
+from retrieval.languages import XM3600_LANGUAGES
 
 
 class Part(BaseModel):
@@ -57,6 +58,18 @@ def test_languages(capsys: pytest.CaptureFixture[str]) -> None:
             {"code": "es", "name": "Spanish", "autonym": "español"},
         ]
     }
+
+
+def test_all_languages_with_a_prompt(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["languages", "--all"]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["es", "Spanish", "yes", "español"] in rows
+    assert ["th", "Thai", "no", "ไทย"] in rows
+    assert main(["languages", "--all", "--json"]) == 0
+    items = json.loads(capsys.readouterr().out)["languages"]
+    assert [item["code"] for item in items] == list(XM3600_LANGUAGES)
+    assert [item["code"] for item in items if item["in_bundle"]] == ["ar", "es"]
+    assert {"code": "quz", "name": "Cusco Quechua", "autonym": "Runasimi", "in_bundle": False} in items
 
 
 def test_info(capsys: pytest.CaptureFixture[str]) -> None:

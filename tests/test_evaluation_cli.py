@@ -170,6 +170,14 @@ def test_a_missing_package_is_told_before_any_work(data: Path, monkeypatch: pyte
     assert "need sacrebleu: pip install 'paellera[evaluation]'" in message
 
 
+def test_neutral(data: Path) -> None:
+    result = run("neutral", data, "--datastore", data / "v7", "-l", "de", "--output", data / "report.json")
+    assert result.exit_code == 0, result.output
+    assert "datastore v7" in result.stdout
+    (language,) = json.loads((data / "report.json").read_text())["languages"]
+    assert (language["captions"]["gendered"], language["captions"]["people"]) == (0, 0.5)
+
+
 def test_retrieval(data: Path) -> None:
     result = run("retrieval", data, "-l", "en", "--output", data / "report.json")
     assert result.exit_code == 0, result.output

@@ -5,10 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from models.bundle import Bundle, default_bundle
+from models.captions import CaptionSettings
 from models.manifest import MANIFEST
-from retrieval.errors import BundleError, DatastoreError
+from retrieval.errors import BundleError, DatastoreError, UnknownLanguageError
+from retrieval.languages import XM3600_LANGUAGES
 
 
 @pytest.fixture
@@ -81,3 +84,19 @@ def test_a_missing_datastore_is_named(bundle: Path, tmp_path: Path) -> None:
 def test_the_environment_names_the_default(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PAELLERA_BUNDLE", str(tmp_path))
     assert default_bundle() == tmp_path
+
+
+def test_a_bundle_may_write_any_language_of_xm3600(bundle: Path) -> None:
+    edit_manifest(bundle, lambda d: d.update(languages=list(XM3600_LANGUAGES)))
+    captioner = Bundle.open(bundle).load_captioner()
+    settings = CaptionSettings(("iw", "tl-PH", "zh-TW", "Bokmål"), max_tokens=3, beams=1)
+    (image,) = captioner.caption([Image.new("RGB", (40, 40))], settings).images
+    assert [caption.language for caption in image.captions] == ["he", "fil", "zh", "no"]
+
+
+def test_a_language_with_a_prompt_that_the_bundle_lacks_is_refused() -> None:
+    captioner = Bundle.open(default_bundle()).load_captioner()
+    with pytest.raises(
+        UnknownLanguageError, match=r"Thai \(th\) is not one of the languages here: ar, cs, de"
+    ):
+        captioner.caption([Image.new("RGB", (40, 40))], CaptionSettings(("en", "th")))

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from datastore_build.build import build_datastore
 from models.bundle import Bundle, default_bundle
 from models.captioner import Captioner
 from models.captions import CaptionSettings
+from models.neutral.lexicon import load_lexicons
 from retrieval.errors import InvalidRequestError, UnknownLanguageError
 
 ALL = ("ar", "cs", "de", "en", "es", "fr", "hi", "pt", "uk", "zh")
@@ -285,3 +287,32 @@ def test_tokens_are_counted_and_texts_embedded(captioner: Captioner) -> None:
     vectors = captioner.embed_texts(["a cat on a chair"])
     (nearest,) = captioner.datastore.neighbours(vectors, [["en"]], 1)[0][0]
     assert "cat" in nearest.text
+
+
+def test_neutral_captions_hold_no_gendered_word(captioner: Captioner) -> None:
+    people = [Image.open(SKIMAGE / name).convert("RGB") for name in ("astronaut.png", "camera.png")]
+    people.append(people[0].rotate(10))
+    lexicons = load_lexicons()
+
+    def write(photos: list[Image.Image], **wanted: Any) -> list[tuple[str, str]]:
+        result = captioner.caption(photos, CaptionSettings(ALL, **wanted))
+        return [(caption.language, caption.text) for image in result.images for caption in image.captions]
+
+    plain, neutral = write(people), write(people, neutral=True)
+    assert sum(bool(lexicons[language].gendered_in(text)) for language, text in plain) >= 15
+    assert [text for language, text in neutral if lexicons[language].gendered_in(text)] == []
+    assert sum(bool(lexicons[language].people_in(text)) for language, text in neutral) >= 15
+    alone = [pair for photo in people for pair in write([photo], neutral=True)]
+    assert alone == neutral
+    sampled = write(people[:1], neutral=True, temperature=1.0, num_captions=2)
+    assert [text for language, text in sampled if lexicons[language].gendered_in(text)] == []
+
+
+def test_neutral_is_refused_where_there_are_no_words(photos: dict[str, Image.Image], tmp_path: Path) -> None:
+    shutil.copytree(default_bundle(), tmp_path / "bundle")
+    manifest = tmp_path / "bundle" / "bundle.json"
+    document = json.loads(manifest.read_text(encoding="utf-8"))
+    manifest.write_text(json.dumps({**document, "languages": ["en", "th"]}), encoding="utf-8")
+    captioner = Bundle.open(tmp_path / "bundle").load_captioner()
+    with pytest.raises(InvalidRequestError, match="no words yet for Thai: there are some for ar, cs"):
+        captioner.caption([photos["china.jpg"]], CaptionSettings(("en", "th"), neutral=True))

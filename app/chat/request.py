@@ -107,5 +107,6 @@ def caption_parameters(chat: ChatRequest) -> CaptionParameters:
             "beams": chat.beams,
             "max_length": chat.max_length,
             "rerank": bool(chat.rerank),
+            "neutral": bool(chat.neutral),
         }
     )

@@ -120,6 +120,7 @@ class ChatRequest(BaseModel):
     beams: int | None = Field(None, ge=1, le=8, description="not OpenAI's: as in /v1/captions")
     max_length: int | None = Field(None, ge=1, le=1000, description="not OpenAI's: as in /v1/captions")
     rerank: bool | None = Field(None, description="not OpenAI's: as in /v1/captions")
+    neutral: bool | None = Field(None, description="not OpenAI's: as in /v1/captions")
 
 
 class ChoiceMessage(BaseModel):

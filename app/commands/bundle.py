@@ -24,22 +24,44 @@ bundle_app = typer.Typer(
 )
 
 
-def languages(as_json: JsonOption = False, bundle: BundleOption = None) -> None:
+def languages(
+    every: Annotated[
+        bool,
+        typer.Option(
+            "--all", help="All languages that there is a prompt for, and which of them the bundle writes."
+        ),
+    ] = False,
+    as_json: JsonOption = False,
+    bundle: BundleOption = None,
+) -> None:
     """List the languages captions can be written in.
 
     \b
     Examples:
       paellera languages
+      paellera languages --all
       paellera languages --json
     """
     from app.commands.render import print_json, print_languages
     from app.reply import describe_languages
 
-    items = describe_languages(_open(bundle).manifest.languages)
+    written = _open(bundle).manifest.languages
+    if not every:
+        items = describe_languages(written)
+        if as_json:
+            print_json({"languages": [item.model_dump() for item in items]})
+        else:
+            print_languages(items)
+        return
+    from models.prompts.builder import load_templates
+
+    items = describe_languages(sorted(load_templates()))
     if as_json:
-        print_json({"languages": [item.model_dump() for item in items]})
+        print_json(
+            {"languages": [{**item.model_dump(), "in_bundle": item.code in written} for item in items]}
+        )
     else:
-        print_languages(items)
+        print_languages(items, written)
 
 
 @bundle_app.command()

@@ -84,6 +84,12 @@ def caption(
             "--rerank", help="Of all captions found, prefer those of most confidence to the likeliest words."
         ),
     ] = False,
+    neutral: Annotated[
+        bool,
+        typer.Option(
+            "--neutral", help="Prefer words for anybody (person, child) to gendered ones (man, girl)."
+        ),
+    ] = False,
     explain: Annotated[
         Path | None,
         typer.Option(
@@ -108,6 +114,7 @@ def caption(
       paellera caption cat.jpg --language all --json
       paellera caption cat.jpg --temperature 0.8 --num-captions 5 --seed 7
       paellera caption cat.jpg --language ar --explain words.png
+      paellera caption team.jpg --language de --neutral
       curl -s https://example.org/cat.jpg | paellera caption -
     """
     # Not at the top: these bring Pillow, pydantic and numpy along, and --help must not wait for them.
@@ -135,6 +142,7 @@ def caption(
             "top_p": top_p,
             "seed": seed,
             "rerank": rerank,
+            "neutral": neutral,
             "explain": explain is not None,
         }
     )

@@ -8,6 +8,7 @@ are never wrapped.
 import json
 import sys
 import unicodedata
+from collections.abc import Container
 
 from rich import box
 from rich.console import Console
@@ -46,10 +47,12 @@ def print_image(image: SourcedImage) -> None:
     console.print(neighbours)
 
 
-def print_languages(languages: list[LanguageItem]) -> None:
-    table = _table("code", "language", "autonym")
+def print_languages(languages: list[LanguageItem], in_bundle: Container[str] | None = None) -> None:
+    """With `in_bundle` also a column that says which of them these are."""
+    table = _table("code", "language", *([] if in_bundle is None else ["in bundle"]), "autonym")
     for language in languages:
-        table.add_row(language.code, language.name, language.autonym)
+        cells = [] if in_bundle is None else ["yes" if language.code in in_bundle else "no"]
+        table.add_row(language.code, language.name, *cells, language.autonym)
     _console().print(table)
 
 

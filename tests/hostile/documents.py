@@ -101,7 +101,7 @@ def _caption_members() -> tuple[str, ...]:
     return (
         "images", "languages", "num_captions", "max_tokens", "max_length", "neighbours", "beams",
         "temperature",
-        "top_p", "seed", "rerank", "explain",
+        "top_p", "seed", "rerank", "neutral", "explain",
     )  # fmt: skip
 
 

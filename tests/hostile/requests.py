@@ -32,7 +32,7 @@ def _queries() -> Iterator[HostileInput]:
         b"beams=1&beams=1",
         b"num_captions=" + b"9" * 60_000, b"temperature=nan", b"temperature=-0", b"temperature=1e-400",
         b"temperature=1&beams=2", b"top_p=0.5", b"seed=-1", b"seed=4294967296", b"rerank=maybe",
-        b"explain=2",
+        b"explain=2", b"neutral=maybe",
         b"max_length=0", b"max_length=1001", b"neighbours=99", b"max_tokens=65", b"image=a",
         b"url=http://127.0.0.1/",
         b"num_captions=8&beams=2", b"__proto__[a]=b", b"language=es;num_captions=2",
