@@ -21,7 +21,7 @@ from models.captions import Alternative, Caption, CaptionResult, CaptionSettings
 from models.explanation import explain
 from models.fusion.bridge import Bridge
 from models.generation import GenerationSettings, Hypothesis, generate
-from models.language.xglm import XGLM
+from models.language.decoding import LanguageModel
 from models.lengths import choose, within
 from models.manifest import GenerationDefaults
 from models.matching import CaptionMatcher
@@ -69,7 +69,7 @@ class Captioner:
         embedder: Embedder,
         datastore: Datastore,
         prompts: PromptBuilder,
-        language_model: XGLM,
+        language_model: LanguageModel,
         bridge: Bridge[Any],
         defaults: GenerationDefaults,
         matcher: CaptionMatcher | None = None,
@@ -259,25 +259,25 @@ class Captioner:
         generation: GenerationSettings,
     ) -> list[list[Hypothesis]]:
         """Hypotheses of each prompt; each image has so many of them in turn."""
-        weight = self._language_model.embed_tokens.weight
-        state = self._bridge.prepare(features.tokens.to(weight.dtype))
+        model = self._language_model
+        state = self._bridge.prepare(features.tokens.to(model.dtype))
         prefix = self._bridge.prefix(state)
         longest = max(map(len, prompts)) + generation.max_new_tokens
         longest += 0 if prefix is None else prefix.shape[1]
-        limit = self._language_model.config.max_positions
+        limit = model.config.max_positions
         if longest > limit:
             raise InvalidRequestError(
                 f"prompt and caption have {longest} tokens together, more than the model's "
                 f"{limit}: ask for fewer neighbours or a smaller max_tokens"
             )
-        rows = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts)).to(weight.device)
+        rows = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts)).to(model.device)
         # The less a photo is like those the bridge was trained on, the more of the neighbours' words.
         copied = (self._defaults.copy_weight * novelty).repeat(counts).tolist()
         hypotheses: list[list[Hypothesis]] = []
         for start in range(0, len(prompts), _ROWS_AT_ONCE):  # more than one only for very many languages
             chunk = slice(start, start + _ROWS_AT_ONCE)
             hypotheses += generate(
-                self._language_model,
+                model,
                 prompts[chunk],
                 generation,
                 bridge=self._bridge,
@@ -356,7 +356,7 @@ class Captioner:
         ]
 
     def _generation_settings(self, settings: CaptionSettings) -> GenerationSettings:
-        defaults = self._defaults
+        defaults, special = self._defaults, self._prompts.tokenizer.special
         chosen = GenerationSettings(
             max_new_tokens=defaults.max_tokens if settings.max_tokens is None else settings.max_tokens,
             min_new_tokens=defaults.min_tokens if settings.min_tokens is None else settings.min_tokens,
@@ -367,7 +367,8 @@ class Captioner:
             temperature=settings.temperature,
             top_p=GenerationSettings.top_p if settings.top_p is None else settings.top_p,
             seed=settings.seed,
-            banned=(self._prompts.tokenizer.separator_id,),
+            end=special.end,
+            never=special.never,
         )
         if settings.rerank or settings.max_length is not None:
             chosen = replace(chosen, num_captions=chosen.width)

@@ -6,7 +6,7 @@ transformers' `XGLMForCausalLM` by name. It does not know how prompts are built 
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from models.fusion.attention import attention, merge_heads, split_heads
 from models.fusion.bridge import Bridge, BridgeState
 from models.language.cache import KeyValueCache
+from models.language.tree import TokenTree
 from models.weights import load_weights
 from retrieval.errors import BundleError
 
@@ -197,6 +198,33 @@ class XGLM(nn.Module):
             x = layer(index, x, mask, bridge, bridge_state, cache, collected)
         normalised: Tensor = self.layer_norm(x[:, -input_ids.shape[1] :])
         return normalised
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.embed_tokens.weight.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.embed_tokens.weight.device
+
+    def start(
+        self,
+        prompts: Sequence[Sequence[int]],
+        *,
+        width: int,
+        max_new_tokens: int,
+        bridge: Bridge[Any] | None = None,
+        bridge_state: BridgeState | None = None,
+    ) -> TokenTree:
+        """Read prompts, to be continued by `width` sequences each (models/language/decoding.py)."""
+        return TokenTree(
+            self,
+            prompts,
+            width=width,
+            max_new_tokens=max_new_tokens,
+            bridge=bridge,
+            bridge_state=bridge_state,
+        )
 
     def logits(self, hidden_states: Tensor) -> Tensor:
         """Scores over the vocabulary (..., V) of hidden states (..., D)."""
