@@ -134,12 +134,16 @@ class XGLM(nn.Module):
         self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.num_layers))
         self.layer_norm = nn.LayerNorm(config.d_model)
         self.dropout = nn.Dropout(config.dropout)
-        table = sinusoidal_positions(
-            config.max_positions + _POSITION_OFFSET, config.d_model, config.pad_token_id
-        )
-        self.register_buffer("positions", table, persistent=False)
+        self.reset_positions()
         self.embedding_scale = math.sqrt(config.d_model) if config.scale_embedding else 1.0
         self.reset_parameters()
+
+    def reset_positions(self) -> None:
+        """Compute the table of positions, on the CPU in float32 unless another device is the default."""
+        table = sinusoidal_positions(
+            self.config.max_positions + _POSITION_OFFSET, self.config.d_model, self.config.pad_token_id
+        )
+        self.register_buffer("positions", table, persistent=False)
 
     def reset_parameters(self) -> None:
         """N(0, 0.02) weights and zero biases, as XGLM is initialised."""
@@ -273,6 +277,8 @@ def from_transformers(weights: Mapping[str, Tensor], config: XGLMConfig) -> XGLM
             out = f"{prefix}self_attn.out_proj.{kind}"
             if out in renamed:
                 renamed[f"{prefix}out_proj.{kind}"] = renamed.pop(out)
-    model = XGLM(config)
-    load_weights(model, renamed, "language model")
+    with torch.device("meta"):  # billions of weights are not drawn to be overwritten
+        model = XGLM(config)
+    load_weights(model, renamed, "language model", assign=True)
+    model.reset_positions()
     return model
