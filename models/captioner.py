@@ -22,16 +22,16 @@ from models.explanation import explain
 from models.fusion.bridge import Bridge
 from models.generation import GenerationSettings, Hypothesis, generate
 from models.language.decoding import LanguageModel
+from models.language.xglm import XGLM
 from models.lengths import choose, within
 from models.manifest import GenerationDefaults
 from models.matching import CaptionMatcher
 from models.neighbour_cache import Copying
 from models.prompts.builder import PromptBuilder
-from models.vision.efficientnet_lite import EfficientNetLite
+from models.vision.encoder import VisionEncoder
 from models.vision.features import VisionFeatures
-from models.vision.preprocess import preprocess
 from retrieval.datastore import Datastore, Neighbour
-from retrieval.embedder import Embedder, Queries
+from retrieval.embedder import Queries, QueryEmbedder
 from retrieval.errors import DatastoreError, InvalidRequestError
 from retrieval.languages import match
 
@@ -65,8 +65,8 @@ class Captioner:
         bundle_name: str,
         revision: str,
         languages: tuple[str, ...],
-        vision: EfficientNetLite,
-        embedder: Embedder,
+        vision: VisionEncoder,
+        embedder: QueryEmbedder,
         datastore: Datastore,
         prompts: PromptBuilder,
         language_model: LanguageModel,
@@ -114,6 +114,8 @@ class Captioner:
             raise InvalidRequestError("name at least one language")
         if k < 0:
             raise InvalidRequestError("neighbours must not be negative")
+        if settings.explain and not isinstance(self._language_model, XGLM):
+            raise InvalidRequestError(f"the bundle {self.bundle_name} cannot explain: ask without explain")
         if settings.rerank and self._matcher is None:
             raise InvalidRequestError(f"the bundle {self.bundle_name} has no matcher to rerank captions with")
         timings = dict.fromkeys(("encode", "retrieve", "generate"), 0.0)
@@ -195,6 +197,7 @@ class Captioner:
         attention: list[tuple[WordAttention, ...]] = [()] * len(written)
         if settings.explain:
             best = [row[0].hypothesis.ids for row in written]
+            assert isinstance(self._language_model, XGLM)  # refused before
             attention = explain(
                 self._language_model, self._bridge, self._prompts.tokenizer, features, counts, prompts, best
             )
@@ -229,9 +232,7 @@ class Captioner:
 
     @torch.inference_mode()
     def _encode(self, images: Sequence[Image.Image]) -> VisionFeatures:
-        weight = self._vision.classifier.weight
-        features: VisionFeatures = self._vision(preprocess(images).to(weight.device))
-        return features
+        return self._vision.encode(images)
 
     def _embed(self, features: VisionFeatures) -> Queries:
         return self._embedder.embed_pooled(features.pooled, features.class_logits)
