@@ -55,7 +55,7 @@ def open_embedder(bundle: Path | None) -> TextEmbedder:
     # Here, because it imports torch, which takes seconds: `info` and `--help` must not wait for it.
     from models.bundle import Bundle, default_bundle
 
-    return Bundle.open(bundle or default_bundle()).load_embedder()
+    return Bundle.open(bundle or default_bundle()).load_query_embedder()
 
 
 @datastore_app.command()

@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 
 from models.bundle import default_bundle
-from models.language.tokenizer import EOS, Tokenizer
 from models.language.special_tokens import NO_TOKEN
+from models.language.tokenizer import EOS, Tokenizer
 from models.prompts.builder import MAX_NEIGHBOUR_TOKENS, PromptBuilder, load_templates
 from retrieval.errors import BundleError
 
