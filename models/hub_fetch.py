@@ -1,8 +1,9 @@
 """Models of the Hub into this machine's cache: named once by a branch, from then on by their commit.
 
-A download that broke off goes on where it stopped, and what is in the cache is not fetched again. With
-HF_HUB_OFFLINE=1, or without a connection, the cache is all there is. Of a repository only configuration,
-vocabularies and weights in safetensors are fetched; never code, never pickles.
+A connection that breaks off is taken up at the byte where it stopped; a program that was ended, at the file.
+What is in the cache is not fetched again. With HF_HUB_OFFLINE=1, or without a connection, the cache is all
+there is. Of a repository only configuration, vocabularies and weights in safetensors are fetched; never code,
+never pickles.
 """
 
 import re
@@ -54,7 +55,10 @@ def pin(source: str, tell: Told = lambda _: None) -> HubReference:
     if hub.constants.HF_HUB_OFFLINE:
         return _cached(repo, revision)
     try:
-        info = hub.HfApi().model_info(repo, revision=revision)
+        # By the branch's name, so that the cache knows what it stands for when there is no connection.
+        config = Path(hub.hf_hub_download(repo, CONFIG, revision=revision))
+        commit = config.parent.name
+        info = hub.HfApi().model_info(repo, revision=commit)
     except (hub.errors.HfHubHTTPError, hub.errors.HFValidationError) as error:
         raise BundleError(f"{repo}@{revision}: {_first_line(error)}") from error
     except (OSError, _connection_errors()) as error:
@@ -64,8 +68,8 @@ def pin(source: str, tell: Told = lambda _: None) -> HubReference:
             reason = _first_line(error)
             raise BundleError(f"{repo} cannot be reached, and is not in the cache: {reason}") from error
     names = [sibling.rfilename for sibling in info.siblings or []]
-    paths = {name: _fetch(repo, name, info.sha, tell) for name in names if _wanted(name)}
-    return _reference(repo, info.sha, paths)
+    paths = {name: _fetch(repo, name, commit, tell) for name in names if _wanted(name)}
+    return _reference(repo, commit, paths)
 
 
 def fetch(reference: HubReference, tell: Told = lambda _: None) -> None:
@@ -134,9 +138,8 @@ def find_recipe(name: str) -> dict[str, str]:
 
 def _connection_errors() -> Any:
     """What the Hub's client raises when nobody answers."""
-    import httpx
-
-    return httpx.HTTPError
+    # The base of its own errors, which belongs to the HTTP library that it uses; that has changed before.
+    return hub_library().errors.HfHubHTTPError.__bases__[0]
 
 
 def _first_line(error: Exception) -> str:

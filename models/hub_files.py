@@ -12,12 +12,14 @@ from retrieval.errors import BundleError
 
 
 def hub_library() -> Any:
-    """The module `huggingface_hub`.
+    """The module `huggingface_hub`, with its `constants` and `errors`.
 
     Raises:
         BundleError: it is not installed.
     """
     try:
+        for part in ("constants", "errors"):  # which it does not bring along by itself
+            importlib.import_module(f"huggingface_hub.{part}")
         return importlib.import_module("huggingface_hub")
     except ImportError as error:
         raise BundleError("parts from the Hub need huggingface-hub: pip install 'paellera[hub]'") from error

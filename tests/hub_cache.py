@@ -4,16 +4,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import huggingface_hub
 import pytest
+from huggingface_hub import constants
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 def use_cache(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     """Make `folder` the cache, and the network out of reach."""
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(folder))
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(folder))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
 
 
 def add_to_cache(cache: Path, repo: str, save: Callable[[Path], Any], commit: str = COMMIT) -> Any:

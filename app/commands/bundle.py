@@ -97,8 +97,8 @@ def pull(
     """Fetch the models that a bundle takes from the Hub; afterwards it works offline.
 
     A bundle's folder names its commits and gets exactly those. For a name the current commits are looked up
-    and printed; `import-paella` writes them into the bundle that it makes. A download that broke off is taken
-    up again, and what is there is not fetched twice.
+    and printed; `import-paella` writes them into the bundle that it makes. What is there is not
+    fetched twice.
 
     \b
     Examples:
