@@ -213,6 +213,16 @@ def test_the_image_enters_between_attention_and_feed_forward() -> None:
     torch.testing.assert_close(ours, reference(ids, encoder_hidden_states=seen).logits, atol=1e-4, rtol=1e-4)
 
 
+def test_other_kinds_of_layers_are_refused() -> None:
+    model = tiny("llama")
+    model.config.layer_types = ["linear_attention", "full_attention"] * 2
+    with pytest.raises(BundleError, match="layers of linear_attention"):
+        HubLanguageModel(model)
+    model = transformers.LlamaModel(transformers.LlamaConfig(**_CONFIGS["llama"][1]))
+    with pytest.raises(BundleError, match="no head over a vocabulary"):
+        HubLanguageModel(model)
+
+
 def test_bfloat16_finds_the_same_places() -> None:
     assert HubLanguageModel(tiny("llama").to(torch.bfloat16)).bridged_inside
 

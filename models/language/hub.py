@@ -21,6 +21,7 @@ from models.language.hub_continuation import HubContinuation
 from retrieval.errors import BundleError
 from retrieval.hub_library import transformers_library
 
+_LAYER_TYPES = {"full_attention", "sliding_attention"}
 _PROBE = 5  # tokens that a model is tried on
 
 
@@ -46,6 +47,13 @@ class HubLanguageModel(nn.Module):
         super().__init__()
         whole: Any = model
         text = whole.config.get_text_config(decoder=True)
+        if whole.get_output_embeddings() is None:
+            raise BundleError(f"{type(whole).__name__} has no head over a vocabulary")
+        if other := sorted({*(getattr(text, "layer_types", None) or ())} - _LAYER_TYPES):
+            raise BundleError(
+                f"{type(whole).__name__} has layers of {', '.join(other)}, whose past cannot be reordered as "
+                "beams are"
+            )
         self.model = model.eval()
         # In lists, or torch would count them as further parts of this module.
         self._decoder: Any = [whole.get_decoder()]
