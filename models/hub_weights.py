@@ -29,7 +29,7 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     Raises:
         BundleError: there are none in safetensors, or a file is missing or damaged.
     """
-    if (folder / _INDEX).is_file():
+    if not (folder / _WEIGHTS).is_file() and (folder / _INDEX).is_file():
         names = _read_object(folder / _INDEX).get("weight_map")
         if not isinstance(names, dict):
             raise BundleError(f"{folder / _INDEX} has no weight_map")

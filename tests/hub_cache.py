@@ -15,6 +15,11 @@ def use_cache(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(folder))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
 
+    def refuse(*_: object) -> None:
+        raise AssertionError("a connection, though everything is in the cache")
+
+    monkeypatch.setattr("socket.socket.connect", refuse)
+
 
 def add_to_cache(cache: Path, repo: str, save: Callable[[Path], Any], commit: str = COMMIT) -> Any:
     """Put what `save` writes into the cache as the `main` branch of a repository; returns what it returns."""

@@ -68,6 +68,7 @@ def test_files_that_do_not_fit_are_named(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({**RELEASED, "num_layers": 4}))
     with pytest.raises(BundleError, match=r"lack layers\.3\.self_attn"):
         load_xglm(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
     index = {"weight_map": {"a": "../model.safetensors"}}
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(BundleError, match="names a file elsewhere"):
