@@ -19,7 +19,7 @@ from anyio import to_thread
 from app.errors import DatastoreRefusedError, NoDatastoreError
 from app.model import CaptionModel
 from app.model_holder import ModelHolder
-from datastore_build.activation import activate as make_live
+from retrieval.activation import activate as make_live
 from retrieval.errors import PaelleraError
 from retrieval.manifest import live_version
 

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 # Of the computation; auto: bfloat16 where the machine is faster in it.
 Precision = Literal["auto", "bfloat16", "float32"]
+# What the datastore's index is searched on; auto: a graphics card where faiss finds one for this kind.
+IndexDevice = Literal["cpu", "gpu", "auto"]
 
 
 class CaptionDatastore(Protocol):
@@ -72,7 +74,12 @@ class CaptionModel(Protocol):
     def embed_texts(self, texts: Sequence[str]) -> "NDArray[np.float32]": ...
 
 
-def load_model(bundle: Path | None, datastore: Path | None, precision: Precision = "auto") -> CaptionModel:
+def load_model(
+    bundle: Path | None,
+    datastore: Path | None,
+    precision: Precision = "auto",
+    index_device: IndexDevice = "cpu",
+) -> CaptionModel:
     """The captioner of a bundle (None: the embedded default) with a datastore (None: the bundle's own).
 
     Raises BundleError or DatastoreError.
@@ -85,4 +92,6 @@ def load_model(bundle: Path | None, datastore: Path | None, precision: Precision
     from models.bundle import Bundle, default_bundle
 
     dtype = {"auto": None, "bfloat16": torch.bfloat16, "float32": torch.float32}[precision]
-    return Bundle.open(bundle or default_bundle()).load_captioner(datastore, dtype=dtype)
+    return Bundle.open(bundle or default_bundle()).load_captioner(
+        datastore, dtype=dtype, index_device=index_device
+    )

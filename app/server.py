@@ -60,7 +60,9 @@ def create_app(
     KeysFileError, InvalidSettingsError or MissingPackageError.
     """
     settings = settings or load_settings()
-    loader = load or (lambda: load_model(settings.bundle, settings.datastore, settings.precision))
+    loader = load or (
+        lambda: load_model(settings.bundle, settings.datastore, settings.precision, settings.index_device)
+    )
 
     keep_secrets()
     metrics = Metrics()

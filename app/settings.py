@@ -15,7 +15,7 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDic
 
 from app.errors import InvalidSettingsError
 from app.images import ImageLimits
-from app.model import Precision
+from app.model import IndexDevice, Precision
 from app.setting_lists import HostPatterns, Networks, Origins
 from app.settings_file import read_settings_file
 
@@ -37,6 +37,10 @@ class Settings(BaseSettings):
     default_language: str = Field("en", description="when the caller names none")
     precision: Precision = Field(
         "auto", description="of the computation; auto: bfloat16 where that is faster"
+    )
+
+    index_device: IndexDevice = Field(
+        "cpu", description="searches the index: cpu, gpu, or auto: a GPU where faiss finds one for its kind"
     )
 
     host: str = Field("127.0.0.1", description="the address to listen on")

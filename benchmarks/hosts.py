@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.load import Target
+from benchmarks.target import Target
 
 _STARTUP_SECONDS = 180
 

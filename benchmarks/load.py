@@ -5,32 +5,14 @@ An open loop sends at a rate whatever happens, as visitors do: it shows what bec
 """
 
 import asyncio
-import json
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 
 import aiohttp
 
+from benchmarks.target import Answer, Target, model_ms_of
+
 _GIVEN_UP = 120.0  # seconds after which a request counts as hanging
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What became of a request."""
-
-    seconds: float
-    status: int  # 0: no answer, or the connection broke
-    retry_after: bool = False
-    model_ms: float = 0.0  # of `seconds`, by the server's word: what its captioner was busy for
-
-
-@dataclass(frozen=True)
-class Target:
-    """Where captions are asked for: a form with the photo as `image`."""
-
-    url: str
-    fields: Sequence[tuple[str, str]] = ()
 
 
 class Client:
@@ -51,7 +33,7 @@ class Client:
             async with session.post(self._target.url, data=form) as response:
                 body = await response.read()
                 taken = time.perf_counter() - began
-                model_ms = _model_ms(body) if response.status == 200 else 0.0
+                model_ms = model_ms_of(body) if response.status == 200 else 0.0
                 return Answer(taken, response.status, "retry-after" in response.headers, model_ms)
         except (aiohttp.ClientError, TimeoutError):
             return Answer(time.perf_counter() - began, 0)
@@ -88,13 +70,6 @@ def open_loop(target: Target, photos: Sequence[bytes], rate: float, seconds: flo
         return list(await asyncio.gather(*asked))
 
     return _with_session(run)
-
-
-def _model_ms(body: bytes) -> float:
-    reply = json.loads(body)
-    if "model_ms" in reply:  # the hosts of this folder
-        return float(reply["model_ms"])
-    return sum(reply["timings_ms"][stage] for stage in ("encode", "retrieve", "generate"))
 
 
 def _with_session(run: Callable[[aiohttp.ClientSession], Awaitable[list[Answer]]]) -> list[Answer]:

@@ -29,8 +29,10 @@ from PIL import Image
 from app.commands.demo import SAMPLES
 from app.images import decode_image
 from benchmarks.hosts import Host, Running, litserve, paellera, ray_serve, running
-from benchmarks.load import Answer, closed_loop, open_loop
+from benchmarks.load import closed_loop, open_loop
+from benchmarks.lone_client import one_after_the_other
 from benchmarks.service_report import Direct, Measured, Overload, report
+from benchmarks.target import Answer
 from models.bundle import Bundle, default_bundle
 from models.captioner import Captioner
 from models.captions import CaptionSettings
@@ -63,7 +65,7 @@ def lone_direct(captioner: Captioner, photos: Sequence[bytes]) -> tuple[float, l
 
 def lone_request(server: Running, photos: Sequence[bytes], decode_ms: Sequence[float]) -> tuple[float, float]:
     """Median milliseconds of a request, and of its part that is neither the captioner's nor decoding."""
-    answers = closed_loop(server.target, photos, 1, 8)
+    answers = one_after_the_other(server.target, photos, 8)
     good = [(one, own) for one, own in zip(answers, cycle(decode_ms)) if one.status == 200]
     whole = [1000 * one.seconds for one, _ in good]
     return median(whole), median(1000 * one.seconds - one.model_ms - own for one, own in good)

@@ -62,7 +62,7 @@ def report(options: argparse.Namespace, direct: Direct, servers: Sequence[Measur
         f" captions a second in batches of {options.rows} decoded photos, {files:.1f} with decoding them",
         "",
         "Added by HTTP is what of a lone request is neither the captioner's time, as the reply tells it, nor"
-        " the time to decode that photo without HTTP.",
+        " the time to decode that photo without HTTP. Its client is a plain socket.",
         "",
         "| server | lone request, ms | added by HTTP, ms | captions a second | of the captioner's own | with"
         " decoding |",

@@ -25,9 +25,9 @@ ROOT = Path(__file__).parent.parent
 
 @dataclass(frozen=True)
 class Sample:
-    """One look at the service. Memory is what a process has for itself (unique set size).
+    """One look at the service. Memory is what a process has written itself (anonymous pages).
 
-    A share of the pages of libraries would go up and down with whatever else on the machine uses them.
+    Pages of libraries and files would go up and down with whatever else on the machine uses them.
     """
 
     seconds: float  # since the first one
@@ -40,6 +40,15 @@ class Sample:
     waiting: float
     under_way: float
     connections: float
+
+
+def anonymous_bytes(process: int) -> int:
+    """Resident memory of a process that no file stands behind. Raises OSError if there is none (any more)."""
+    for line in Path(f"/proc/{process}/status").read_text(encoding="ascii").splitlines():
+        name, _, value = line.partition(":")
+        if name == "RssAnon":
+            return 1024 * int(value.split()[0])
+    raise ProcessLookupError(process)  # it has ended, and waits to be asked for its exit code
 
 
 @dataclass
@@ -56,13 +65,12 @@ class Service:
         metrics = await self.metrics()
         workers = []
         for child in parent.children(recursive=True):
-            with suppress(psutil.Error):  # it has ended meanwhile
-                workers.append(child.memory_full_info().uss)
-        own = parent.memory_full_info()
+            with suppress(OSError):  # it has ended meanwhile
+                workers.append(anonymous_bytes(child.pid))
         return Sample(
             seconds=time.monotonic() - began,
-            service_mb=own.uss / _MEGABYTE,
-            resident_mb=own.rss / _MEGABYTE,
+            service_mb=anonymous_bytes(parent.pid) / _MEGABYTE,
+            resident_mb=parent.memory_info().rss / _MEGABYTE,
             decoders_mb=sum(workers) / _MEGABYTE,
             decoders=len(workers),
             descriptors=parent.num_fds(),

@@ -1,14 +1,13 @@
 """The runner: sources → captions → vectors → index → published version.
 
-It ties the stages together; each is a module of its own. Memory is bounded by one shard of vectors, the index
-and, while the sources are read, 12 bytes for each id and each text to find what repeats.
+It ties the stages together; each is a module of its own. Memory is bounded by one shard of vectors, whatever
+the number of rows, but for the indexes that are not written block by block.
 """
 
 import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
 
 from datastore_build.build_state import (
     BuildPlan,
@@ -19,9 +18,12 @@ from datastore_build.build_state import (
 )
 from datastore_build.caption_files import CaptionsFile
 from datastore_build.draft import Draft, open_draft
-from datastore_build.embedding import embed_shards
-from datastore_build.flat_index import write_flat_index
+from datastore_build.embedding import ShardJob, embed_shards
+from datastore_build.engine import Engine, LocalEngine
+from datastore_build.index_plan import choose_index
+from datastore_build.indexing import build_index
 from datastore_build.part import Part
+from datastore_build.photo_match import PhotoMatch
 from datastore_build.publish import publish
 from datastore_build.readers import Source, open_sources
 from datastore_build.report import BuildProgress, BuildReport
@@ -29,12 +31,11 @@ from datastore_build.shards import SHARD_ENTRIES, EmbeddingShards
 from datastore_build.staging import stage
 from datastore_build.vectors import VectorSource
 from datastore_build.version_vectors import JoinedVectors, WatchedVectors
-from datastore_build.worker import EmbeddingWorker, TextEmbedder
+from datastore_build.worker import TextEmbedder
 from retrieval.errors import DatastoreError
 from retrieval.languages import normalise
-from retrieval.manifest import CAPTIONS, REJECTS, VERSIONS, describe_file
+from retrieval.manifest import CAPTIONS, REJECTS, VERSIONS, IndexRequest, describe_file
 
-IndexChoice = Literal["auto", "flat"]
 OnProgress = Callable[[BuildProgress], None]
 
 
@@ -44,25 +45,31 @@ def build_datastore(
     embedder: TextEmbedder,
     *,
     language: str = "en",
-    index: IndexChoice = "auto",
+    index: IndexRequest | None = None,
     strict: bool = False,
     filters: QualityFilters | None = None,
     near_duplicates: NearDuplicateChoice = "report",
+    match: PhotoMatch | None = None,
     resume: bool = False,
     base: Part | None = None,
     shard_entries: int = SHARD_ENTRIES,
+    engine: Engine | None = None,
     on_progress: OnProgress | None = None,
 ) -> BuildReport:
     """Builds a datastore version from `sources` and makes it the live version of `output`.
 
-    language: of rows that name none. index: "auto" is "flat", the only one yet. strict: any row that cannot
-    be used fails the build. filters: which texts are left out. resume: goes on with the build of the same
-    sources and options that died, if there is one. base: the version that the entries are added to. Raises
-    DatastoreError (a source cannot be read, no row is usable, the output cannot be written, strict, what died
-    was another build) and leaves the live version as it was.
+    language: of rows that name none. index: which kind, and what it may take; None lets the size decide, or
+    asks what was asked for `base`. strict: any row that cannot be used fails the build. filters: which texts
+    are left out. match: judges the photos that rows name, for filters.min_match. resume: goes on with the
+    build of the same sources and options that died, if there is one. base: the version that the entries are
+    added to. engine: what embeds; by default this process. Raises DatastoreError (a source cannot be read, no
+    row is usable, no index fits, the output cannot be written, strict, what died was another build, there are
+    no workers) and leaves the live version as it was.
     """
     started = time.monotonic()
     opened = open_sources(sources, base.captions.source_names() if base else ())
+    if filters is not None and filters.min_match is not None and match is None:
+        raise ValueError("min_match needs a PhotoMatch")
     if base is not None:
         base.require_embedder(embedder.id, embedder.dimension)
     plan = BuildPlan(
@@ -71,7 +78,7 @@ def build_datastore(
         embedder=embedder.id,
         dimension=embedder.dimension,
         language=normalise(language),
-        index=index,
+        index=index or (base.manifest.index.asked if base else IndexRequest()),
         strict=strict,
         filters=filters or QualityFilters(),
         near_duplicates=near_duplicates,
@@ -82,12 +89,12 @@ def build_datastore(
     try:
         with open_draft(output, plan, resume=resume) as (draft, removed):
             resumed = draft.state.staged is not None or draft.holds_vectors
-            staged = _stage(draft, opened, base, plan, report)
-            shards, embedded = _embed(draft, staged, plan, embedder, report)
+            staged = _stage(draft, opened, base, plan, report, match)
+            index_plan = choose_index(staged.counts.entries, embedder.dimension, plan.index)
+            shards, embedded = _embed(draft, staged, plan, embedder, engine or LocalEngine(), report)
             vectors: VectorSource = shards if base is None else JoinedVectors([base.vectors(), shards])
-            settings = write_flat_index(
-                WatchedVectors(vectors, _indexing(vectors, staged, report)), draft.folder
-            )
+            watched = WatchedVectors(vectors, _indexing(vectors, staged, report))
+            settings = build_index(watched, index_plan, draft.folder)
             manifest, reused = publish(
                 output,
                 draft.folder,
@@ -109,7 +116,7 @@ def build_datastore(
         path=str(folder),
         reused=reused,
         embedder=manifest.embedder,
-        index=settings.kind,
+        index=manifest.index,
         entries=manifest.counts.entries,
         texts=manifest.counts.texts,
         languages=manifest.counts.languages,
@@ -135,11 +142,14 @@ def add_to_datastore(
     embedder: TextEmbedder,
     *,
     language: str = "en",
+    index: IndexRequest | None = None,
     strict: bool = False,
     filters: QualityFilters | None = None,
     near_duplicates: NearDuplicateChoice = "report",
+    match: PhotoMatch | None = None,
     resume: bool = False,
     shard_entries: int = SHARD_ENTRIES,
+    engine: Engine | None = None,
     on_progress: OnProgress | None = None,
 ) -> BuildReport:
     """A version with the live entries of the datastore and those of `sources`; only these are embedded.
@@ -152,18 +162,26 @@ def add_to_datastore(
         datastore,
         embedder,
         language=language,
+        index=index,
         strict=strict,
         filters=filters,
         near_duplicates=near_duplicates,
+        match=match,
         resume=resume,
         base=Part(datastore),
         shard_entries=shard_entries,
+        engine=engine,
         on_progress=on_progress,
     )
 
 
 def _stage(
-    draft: Draft, sources: Sequence[Source], base: Part | None, plan: BuildPlan, report: OnProgress
+    draft: Draft,
+    sources: Sequence[Source],
+    base: Part | None,
+    plan: BuildPlan,
+    report: OnProgress,
+    match: PhotoMatch | None,
 ) -> Staged:
     """What was staged before, if it is complete and undamaged; else the stage anew."""
     before = draft.state.staged
@@ -179,7 +197,7 @@ def _stage(
     shutil.rmtree(draft.folder, ignore_errors=True)
     draft.folder.mkdir()
     work = draft.root / "work"
-    staged = stage(draft.folder, work, sources, base, plan, report)
+    staged = stage(draft.folder, work, sources, base, plan, report, match)
     shutil.rmtree(work, ignore_errors=True)
     if before is not None and before.files != staged.files:
         raise DatastoreError("the sources hold other rows than when the build began: leave out --resume")
@@ -188,18 +206,24 @@ def _stage(
 
 
 def _embed(
-    draft: Draft, staged: Staged, plan: BuildPlan, embedder: TextEmbedder, report: OnProgress
+    draft: Draft,
+    staged: Staged,
+    plan: BuildPlan,
+    embedder: TextEmbedder,
+    engine: Engine,
+    report: OnProgress,
 ) -> tuple[EmbeddingShards, int]:
     count = staged.counts.entries - staged.base_entries
-    shards = EmbeddingShards(draft.shards, count, embedder.dimension, plan.shard_entries)
+    # Whole paths: a worker on another machine has another working folder.
+    shards = EmbeddingShards(draft.shards.resolve(), count, embedder.dimension, plan.shard_entries)
+    captions = CaptionsFile(draft.folder.resolve() / CAPTIONS)
 
     def on_entries(done: int, texts: int) -> None:
         report(BuildProgress(done / max(count, 1), staged.rows, texts, staged.rejected))
 
-    captions = CaptionsFile(draft.folder / CAPTIONS)
-    worker = EmbeddingWorker(embedder)
+    job = ShardJob(shards, captions, staged.base_entries, embedder)
     try:
-        return shards, embed_shards(shards, captions, staged.base_entries, worker, on_entries)
+        return shards, embed_shards(job, engine, on_entries)
     except (MemoryError, RuntimeError) as error:  # out of memory, on a GPU too
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DatastoreError(f"embedding failed: {reason}. Nothing was published{_kept(draft)}") from error

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from datastore_build.report import NearDuplicates, RejectedRow
 from retrieval.errors import DatastoreError
-from retrieval.manifest import Counts, FileRecord, SourceRecord
+from retrieval.manifest import Counts, FileRecord, IndexRequest, SourceRecord
 
 NearDuplicateChoice = Literal["report", "drop", "keep"]
 
@@ -27,6 +27,7 @@ class QualityFilters(_Record):
     min_characters: int | None = None
     max_characters: int | None = None
     check_language: bool = False  # those whose language is plainly another than their label
+    min_match: float | None = None  # confidence that the text fits the photo that its row names
 
 
 class SourceIdentity(_Record):
@@ -45,7 +46,7 @@ class BuildPlan(_Record):
     embedder: str
     dimension: int
     language: str
-    index: str
+    index: IndexRequest
     strict: bool
     filters: QualityFilters
     near_duplicates: NearDuplicateChoice
@@ -53,7 +54,12 @@ class BuildPlan(_Record):
 
     def differences(self, other: "BuildPlan") -> list[str]:
         """What differs, as a user calls it."""
-        names = {"base": "live version", "filters": "quality filters", "near_duplicates": "--near-duplicates"}
+        names = {
+            "base": "live version",
+            "index": "options of the index",
+            "filters": "quality filters",
+            "near_duplicates": "--near-duplicates",
+        }
         fields = type(self).model_fields
         return [
             names.get(field, field.replace("_", " "))

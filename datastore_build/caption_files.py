@@ -11,6 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from datastore_build.entries import Entry, EntryText
+from datastore_build.mapped_captions import MappedCaptions
 from retrieval.errors import DatastoreError
 
 
@@ -19,18 +20,10 @@ class CaptionsFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._first_entries: list[int] = []  # of each record batch
-        self.entries = 0
-        try:
-            with pa.memory_map(str(path)) as file:
-                reader = pa.ipc.open_file(file)
-                self._batches = range(reader.num_record_batches)
-                for number in self._batches:
-                    column = reader.get_batch(number).column("entry")
-                    self._first_entries.append(column[0].as_py())
-                    self.entries = column[-1].as_py() + 1
-        except (pa.ArrowException, OSError, LookupError) as error:
-            raise DatastoreError(f"cannot read {path}: {str(error).splitlines()[0]}") from None
+        with MappedCaptions(path) as captions:
+            self._first_entries = captions.first_entries  # of each record batch
+            self.entries = captions.entries
+        self._batches = range(len(self._first_entries))
 
     def read(self, start: int = 0, stop: int | None = None) -> Iterator[Entry]:
         """The entries start ≤ n < stop. Sources are numbers in the file's own dictionary."""

@@ -14,29 +14,42 @@ import typer
 from rich.bar import Bar
 from rich.console import Console
 
-from datastore_build.activation import version_folders
-from datastore_build.build import IndexChoice, build_datastore
+from datastore_build.build import build_datastore
 from datastore_build.build_state import QualityFilters
 from datastore_build.cli_options import (
     BundleOption,
     CheckLanguageOption,
+    EngineOption,
+    ImagesOption,
+    IndexOption,
     JsonOption,
     LanguageOption,
     MaxCharactersOption,
     MaxWordsOption,
+    MemoryBudgetOption,
     MinCharactersOption,
+    MinMatchOption,
     MinWordsOption,
     NearDuplicatesOption,
+    RayAddressOption,
     ResumeOption,
     StrictOption,
+    TargetMsOption,
+    TargetRecallOption,
+    WorkersOption,
+    index_request,
 )
 from datastore_build.cli_report import print_rejects, print_report, progress_bar
+from datastore_build.engine_choice import open_engine
+from datastore_build.index_report import describe_index
+from datastore_build.photo_match import PhotoMatch
 from datastore_build.readers import SUPPORTED, open_sources
 from datastore_build.report import RejectedRowsError
 from datastore_build.worker import TextEmbedder
+from retrieval.activation import version_folders
 from retrieval.errors import PaelleraError
 from retrieval.languages import display_name
-from retrieval.manifest import Manifest, live_version, read_manifest, verify_sizes
+from retrieval.manifest import IndexRequest, Manifest, live_version, read_manifest, verify_sizes
 
 _BAR_WIDTH = 32  # characters
 
@@ -55,7 +68,14 @@ def open_embedder(bundle: Path | None) -> TextEmbedder:
     # Here, because it imports torch, which takes seconds: `info` and `--help` must not wait for it.
     from models.bundle import Bundle, default_bundle
 
-    return Bundle.open(bundle or default_bundle()).load_query_embedder()
+    return Bundle.open(bundle or default_bundle()).load_query_embedder(gpu=True)
+
+
+def photo_match(bundle: Path | None, images: Path | None) -> PhotoMatch:
+    """What judges whether texts fit the photos in a folder; its models are loaded at the first photo."""
+    from models.bundle import Bundle, default_bundle
+
+    return PhotoMatch(lambda: Bundle.open(bundle or default_bundle()).load_captioner(), images)
 
 
 @datastore_app.command()
@@ -73,7 +93,10 @@ def build(
         typer.Option("--output", "-o", metavar="DIR", help="The datastore's folder.", show_default=False),
     ],
     bundle: BundleOption = None,
-    index: Annotated[IndexChoice, typer.Option("--index", help="auto takes flat: exact search.")] = "auto",
+    index: IndexOption = None,
+    memory_budget: MemoryBudgetOption = None,
+    target_ms: TargetMsOption = None,
+    target_recall: TargetRecallOption = None,
     strict: StrictOption = False,
     language: LanguageOption = "en",
     near_duplicates: NearDuplicatesOption = "report",
@@ -82,14 +105,19 @@ def build(
     min_characters: MinCharactersOption = None,
     max_characters: MaxCharactersOption = None,
     check_language: CheckLanguageOption = False,
+    min_match: MinMatchOption = None,
+    images: ImagesOption = None,
     resume: ResumeOption = False,
+    engine: EngineOption = "local",
+    ray_address: RayAddressOption = None,
+    workers: WorkersOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Build a datastore from files of captions and make it live.
 
     A row that cannot be used is counted and kept, with file, line and reason, in rejects.jsonl. The live
     version is replaced at once when the new one is complete, and stays if the build fails. What a build that
-    was killed had embedded is kept; --resume goes on with it.
+    was killed had embedded is kept; --resume goes on with it, with either engine.
 
     \b
     Examples:
@@ -97,18 +125,20 @@ def build(
       paellera datastore build captions_train2017.json more.csv.gz --output my-datastore --strict
       paellera datastore build legendas.tsv --language pt --output my-datastore --json
       paellera datastore build huge.parquet --output my-datastore --resume
+      paellera datastore build huge.parquet --output my-datastore --memory-budget 2G --target-ms 2
       paellera datastore build web.jsonl --output my-datastore --near-duplicates drop --min-words 3
+      paellera datastore build huge.parquet --output /shared/my-datastore --engine ray --resume
     """
     with one_line_errors():
         open_sources(sources)  # a misspelt name is told before the embedder is loaded
         embedder = open_embedder(bundle)
-        with progress_bar() as on_progress:
+        with open_engine(engine, ray_address, workers) as opened, progress_bar() as on_progress:
             report = build_datastore(
                 sources,
                 output,
                 embedder,
                 language=language,
-                index=index,
+                index=index_request(IndexRequest(), index, memory_budget, target_ms, target_recall),
                 strict=strict,
                 filters=QualityFilters(
                     min_words=min_words,
@@ -116,9 +146,12 @@ def build(
                     min_characters=min_characters,
                     max_characters=max_characters,
                     check_language=check_language,
+                    min_match=min_match,
                 ),
                 near_duplicates=near_duplicates,
+                match=None if min_match is None else photo_match(bundle, images),
                 resume=resume,
+                engine=opened,
                 on_progress=on_progress,
             )
     print_report(report, as_json=as_json)
@@ -172,7 +205,7 @@ def _describe_manifest(manifest: Manifest, size: int, versions: list[str]) -> st
         f"version    {manifest.version} ({len(versions)} in the datastore)",
         f"created    {manifest.created} by paellera {manifest.tool_version}, faiss {manifest.faiss_version}",
         f"embedder   {manifest.embedder}, {manifest.dimension} dimensions",
-        f"index      {manifest.index.kind}, {manifest.metric}",
+        f"index      {describe_index(manifest.index)}",
         f"entries    {manifest.counts.entries:,}",
         f"texts      {manifest.counts.texts:,} ({manifest.counts.repeated_texts:,} repeated)",
         *(

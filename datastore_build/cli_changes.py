@@ -12,27 +12,38 @@ import typer
 
 from datastore_build.build import add_to_datastore
 from datastore_build.build_state import QualityFilters
-from datastore_build.cli import datastore_app, one_line_errors, open_embedder
+from datastore_build.cli import datastore_app, one_line_errors, open_embedder, photo_match
 from datastore_build.cli_options import (
     BundleOption,
     CheckLanguageOption,
     DatastoreArgument,
+    EngineOption,
+    ImagesOption,
+    IndexOption,
     JsonOption,
     LanguageOption,
     MaxCharactersOption,
     MaxWordsOption,
+    MemoryBudgetOption,
     MinCharactersOption,
+    MinMatchOption,
     MinWordsOption,
     NearDuplicatesOption,
+    RayAddressOption,
     ResumeOption,
     StrictOption,
+    TargetMsOption,
+    TargetRecallOption,
+    WorkersOption,
+    index_request,
 )
 from datastore_build.cli_report import print_report, progress_bar
 from datastore_build.deletion import delete_entries
+from datastore_build.engine_choice import open_engine
 from datastore_build.merging import ChangeReport, compact_datastore, merge_datastores
 from datastore_build.readers import SUPPORTED, open_sources
 from retrieval.errors import DatastoreError
-from retrieval.manifest import live_version
+from retrieval.manifest import IndexRequest, live_version, read_manifest
 
 
 @datastore_app.command()
@@ -43,6 +54,10 @@ def add(
         typer.Argument(metavar="SOURCE", help=f"Files of captions: {SUPPORTED}.", show_default=False),
     ],
     bundle: BundleOption = None,
+    index: IndexOption = None,
+    memory_budget: MemoryBudgetOption = None,
+    target_ms: TargetMsOption = None,
+    target_recall: TargetRecallOption = None,
     strict: StrictOption = False,
     language: LanguageOption = "en",
     near_duplicates: NearDuplicatesOption = "report",
@@ -51,7 +66,12 @@ def add(
     min_characters: MinCharactersOption = None,
     max_characters: MaxCharactersOption = None,
     check_language: CheckLanguageOption = False,
+    min_match: MinMatchOption = None,
+    images: ImagesOption = None,
     resume: ResumeOption = False,
+    engine: EngineOption = "local",
+    ray_address: RayAddressOption = None,
+    workers: WorkersOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Add captions to a datastore; only these are embedded.
@@ -65,14 +85,15 @@ def add(
     """
     with one_line_errors():
         open_sources(sources)  # misspelt names are told before the embedder is loaded
-        live_version(datastore)
+        asked = _asked(datastore)
         embedder = open_embedder(bundle)
-        with progress_bar() as on_progress:
+        with open_engine(engine, ray_address, workers) as opened, progress_bar() as on_progress:
             report = add_to_datastore(
                 sources,
                 datastore,
                 embedder,
                 language=language,
+                index=index_request(asked, index, memory_budget, target_ms, target_recall),
                 strict=strict,
                 filters=QualityFilters(
                     min_words=min_words,
@@ -80,9 +101,12 @@ def add(
                     min_characters=min_characters,
                     max_characters=max_characters,
                     check_language=check_language,
+                    min_match=min_match,
                 ),
                 near_duplicates=near_duplicates,
+                match=None if min_match is None else photo_match(bundle, images),
                 resume=resume,
+                engine=opened,
                 on_progress=on_progress,
             )
     print_report(report, as_json=as_json)
@@ -121,15 +145,25 @@ def delete(
 
 
 @datastore_app.command()
-def compact(datastore: DatastoreArgument, as_json: JsonOption = False) -> None:
-    """Remove deleted entries from the files.
+def compact(
+    datastore: DatastoreArgument,
+    index: IndexOption = None,
+    memory_budget: MemoryBudgetOption = None,
+    target_ms: TargetMsOption = None,
+    target_recall: TargetRecallOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Remove deleted entries from the files, or give a datastore another index; nothing is embedded again.
 
     \b
     Examples:
       paellera datastore compact my-datastore
+      paellera datastore compact my-datastore --index auto --memory-budget 500M
     """
-    with one_line_errors(), progress_bar() as on_progress:
-        report = compact_datastore(datastore, on_progress)
+    with one_line_errors():
+        asked = index_request(_asked(datastore), index, memory_budget, target_ms, target_recall)
+        with progress_bar() as on_progress:
+            report = compact_datastore(datastore, on_progress, index=asked)
     _print_change(report, f"{report.deleted:,} deleted entries removed", as_json=as_json)
 
 
@@ -142,6 +176,10 @@ def merge(
         Path,
         typer.Option("--output", "-o", metavar="DIR", help="The merged datastore.", show_default=False),
     ],
+    index: IndexOption = None,
+    memory_budget: MemoryBudgetOption = None,
+    target_ms: TargetMsOption = None,
+    target_recall: TargetRecallOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Merge datastores of one embedder; nothing is embedded again.
@@ -152,8 +190,10 @@ def merge(
     Examples:
       paellera datastore merge part-1 part-2 part-3 --output whole
     """
-    with one_line_errors(), progress_bar() as on_progress:
-        report = merge_datastores(datastores, output, on_progress)
+    with one_line_errors():
+        asked = index_request(_asked(datastores[0]), index, memory_budget, target_ms, target_recall)
+        with progress_bar() as on_progress:
+            report = merge_datastores(datastores, output, on_progress, index=asked)
     if report.collision_count:
         named = ", ".join(report.collisions)
         typer.echo(
@@ -161,6 +201,11 @@ def merge(
             err=True,
         )
     _print_change(report, f"{len(datastores)} datastores merged", as_json=as_json)
+
+
+def _asked(datastore: Path) -> IndexRequest:
+    """What was asked of the live version's index. Raises DatastoreError."""
+    return read_manifest(live_version(datastore)).index.asked
 
 
 def _read_ids(path: Path) -> list[str]:

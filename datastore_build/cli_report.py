@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from datastore_build.index_report import describe_index, missed_targets
 from datastore_build.report import BuildProgress, BuildReport, NearDuplicates, RejectedRow
 
 _SHOWN = 3  # near duplicates
@@ -52,7 +53,11 @@ def print_report(report: BuildReport, *, as_json: bool) -> None:
             f"{report.rejected:,} of {report.rows:,} rows rejected, see {report.rejects_file}", err=True
         )
         print_rejects(report.rejects, report.rejected)
-    typer.echo(json.dumps(asdict(report), ensure_ascii=False, indent=2) if as_json else _describe(report))
+    if as_json:
+        document = asdict(report) | {"index": report.index.model_dump(mode="json", exclude_none=True)}
+        typer.echo(json.dumps(document, ensure_ascii=False, indent=2))
+    else:
+        typer.echo(_describe(report))
 
 
 def print_rejects(rejects: tuple[RejectedRow, ...], total: int) -> None:
@@ -81,6 +86,8 @@ def _describe(report: BuildReport) -> str:
         lines += _describe_near_duplicates(report.near_duplicates)
     if report.resumed:
         lines.append(f"resumed: {report.embedded:,} entries were embedded in this run")
+    lines.append(f"index {describe_index(report.index)}")
+    lines += [f"note: {missed}" for missed in missed_targets(report.index)]
     lines.append(f"version {report.version} {state} after {report.seconds:.1f} s: {report.path}")
     return "\n".join(lines)
 

@@ -22,7 +22,7 @@ from typing import TextIO
 from pydantic import ValidationError
 
 from datastore_build.build_state import BuildPlan, BuildState
-from datastore_build.disk import sync, write_synced
+from retrieval.disk import sync, write_synced
 from retrieval.errors import DatastoreError
 from retrieval.manifest import VERSIONS
 

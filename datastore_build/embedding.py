@@ -4,57 +4,94 @@ A shard depends on its entries alone, so shards can be made in any order, again,
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from datastore_build.caption_files import CaptionsFile
+from datastore_build.engine import Engine, OnStep
 from datastore_build.entries import Entry
 from datastore_build.shards import EmbeddingShards
+from datastore_build.worker import EmbeddingWorker, TextEmbedder
 
 _WINDOW = 512  # texts embedded at once: enough to sort by length, few enough for a lively progress bar
 
 Window = list[Entry]
-Worker = Callable[[Sequence[Entry]], npt.NDArray[np.float32]]
 
 
-def embed_shards(
-    shards: EmbeddingShards,
-    captions: CaptionsFile,
-    first: int,
-    worker: Worker,
-    on_entries: Callable[[int, int], None],
-) -> int:
+@dataclass(frozen=True)
+class MadeShard:
+    """What a worker tells of a shard that is on the disk."""
+
+    number: int
+    sha256: str
+    entries: int
+    texts: int
+
+
+@dataclass(frozen=True)
+class ShardJob:
+    """All that a worker needs to make shards. It can be sent to another machine that sees the same files."""
+
+    shards: EmbeddingShards
+    captions: CaptionsFile
+    first: int  # the entry that is row 0 of the shards
+    embedder: TextEmbedder
+
+    def open_worker(self) -> Callable[[int, OnStep], MadeShard]:
+        worker = EmbeddingWorker(self.embedder)
+
+        def make(number: int, on_step: OnStep) -> MadeShard:
+            return make_shard(self, worker, number, on_step)
+
+        return make
+
+
+def embed_shards(job: ShardJob, engine: Engine, on_entries: Callable[[int, int], None]) -> int:
     """Makes the shards that are missing; the number of entries embedded.
 
-    first: the entry that is row 0 of the shards. on_entries is told, after each window, how many entries have
-    a vector by now and how many texts were embedded in this run. Raises OSError and what the worker raises.
+    on_entries is told how many entries have a vector by now and how many texts were embedded in this run.
+    Raises OSError, and what the engine and its workers raise.
     """
+    shards = job.shards
     missing = shards.missing()
     done = shards.count - sum(len(shards.rows(number)) for number in missing)
     embedded = texts = 0
-    for number in missing:
-        rows = shards.rows(number)
-        vectors = np.empty((len(rows), shards.dimension), np.float32)
-        filled = 0
-        entries = captions.read(first + rows.start, first + rows.stop)
-        for window, block in embed_locally(worker, windows(entries)):
-            vectors[filled : filled + len(window)] = block
-            filled += len(window)
-            texts += sum(len(entry.texts) for entry in window)
-            on_entries(done + filled, texts)
-        shards.write(number, vectors[:filled])
-        done += filled
-        embedded += filled
+
+    def on_step(entries: int, of_texts: int) -> None:
+        on_entries(done + entries, texts + of_texts)
+
+    for made in engine.run(job.open_worker, missing, folder=shards.folder, on_step=on_step):
+        shards.note(made.number, made.sha256)
+        done += made.entries
+        embedded += made.entries
+        texts += made.texts
+        on_entries(done, texts)
     return embedded
 
 
-def embed_locally(
-    worker: Worker, batches: Iterable[Window]
-) -> Iterator[tuple[Window, npt.NDArray[np.float32]]]:
-    """The local engine: one worker, one window after the other, in order."""
-    for window in batches:
-        yield window, worker(window)
+def make_shard(
+    job: ShardJob,
+    worker: Callable[[Sequence[Entry]], npt.NDArray[np.float32]],
+    number: int,
+    on_step: OnStep,
+) -> MadeShard:
+    """Embeds the entries of one shard and writes it: the piece of work that every engine does.
+
+    on_step is told, after each window, how many entries and texts of the shard are embedded. Raises OSError
+    and what the worker raises.
+    """
+    rows = job.shards.rows(number)
+    vectors = np.empty((len(rows), job.shards.dimension), np.float32)
+    filled = texts = 0
+    for window in windows(job.captions.read(job.first + rows.start, job.first + rows.stop)):
+        vectors[filled : filled + len(window)] = worker(window)
+        filled += len(window)
+        texts += sum(len(entry.texts) for entry in window)
+        on_step(filled, texts)
+    sha256 = job.shards.store(number, vectors[:filled])
+    return MadeShard(number, sha256, filled, texts)
 
 
 def windows(entries: Iterable[Entry]) -> Iterator[Window]:

@@ -5,6 +5,7 @@ The limits are the user's. A text that is left out is told by a Reject that does
 """
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 from datastore_build.build_state import QualityFilters
 from datastore_build.language_check import LanguageCheck
@@ -22,7 +23,7 @@ def filter_texts(items: Iterable[Row | Reject], filters: QualityFilters) -> Iter
 
     Raises DatastoreError if languages are to be checked and cannot be.
     """
-    if filters == QualityFilters():
+    if filters == QualityFilters(min_match=filters.min_match):  # which is for photo_match.py
         yield from items
         return
     check = LanguageCheck() if filters.check_language else None
@@ -42,7 +43,7 @@ def filter_texts(items: Iterable[Row | Reject], filters: QualityFilters) -> Iter
             last = not passed and number == len(faults)
             yield Reject(item.source, item.line, reason, kind=kind, whole_row=last)
         if passed:
-            yield Row(item.source, item.line, item.id, tuple(passed)) if faults else item
+            yield replace(item, texts=tuple(passed)) if faults else item
 
 
 def _fault(language: str, text: str, filters: QualityFilters, check: LanguageCheck | None) -> Fault | None:

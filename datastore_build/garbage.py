@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from datastore_build.activation import read_history, version_folders, versions_before
+from retrieval.activation import read_history, version_folders, versions_before
 from retrieval.errors import DatastoreError
 from retrieval.manifest import VERSIONS, live_version
 from retrieval.version_lock import exclusively

@@ -10,7 +10,8 @@ import numpy as np
 from datastore_build.digests import DigestSet
 from datastore_build.draft import open_draft
 from datastore_build.entries import Entry, EntryText
-from datastore_build.flat_index import write_flat_index
+from datastore_build.index_plan import choose_index
+from datastore_build.indexing import build_index
 from datastore_build.part import Part
 from datastore_build.publish import publish
 from datastore_build.readers import unique_name
@@ -18,7 +19,7 @@ from datastore_build.report import BuildProgress
 from datastore_build.version_vectors import JoinedVectors, WatchedVectors
 from datastore_build.writer import CaptionsWriter, RejectsFile
 from retrieval.errors import DatastoreError
-from retrieval.manifest import VERSIONS, SourceRecord
+from retrieval.manifest import VERSIONS, IndexRequest, SourceRecord
 
 _SHOWN = 10
 
@@ -42,15 +43,19 @@ class ChangeReport:
 
 
 def compact_datastore(
-    datastore: Path, on_progress: Callable[[BuildProgress], None] | None = None
+    datastore: Path,
+    on_progress: Callable[[BuildProgress], None] | None = None,
+    *,
+    index: IndexRequest | None = None,
 ) -> ChangeReport:
     """A version without what was deleted. Raises DatastoreError.
 
-    Without deleted entries the live version stays as it is.
+    index: what is asked of its index, by default the same as before. Without deleted entries and with the
+    same request the live version stays as it is.
     """
     started = time.monotonic()
     part = Part(datastore)
-    if part.manifest.deleted is None:
+    if part.manifest.deleted is None and index in (None, part.manifest.index.asked):
         counts = part.manifest.counts
         return ChangeReport(
             version=part.manifest.version,
@@ -66,27 +71,33 @@ def compact_datastore(
             collision_count=0,
             seconds=round(time.monotonic() - started, 3),
         )
-    return _join([part], datastore, on_progress, started)
+    return _join([part], datastore, index, on_progress, started)
 
 
 def merge_datastores(
-    datastores: Sequence[Path], output: Path, on_progress: Callable[[BuildProgress], None] | None = None
+    datastores: Sequence[Path],
+    output: Path,
+    on_progress: Callable[[BuildProgress], None] | None = None,
+    *,
+    index: IndexRequest | None = None,
 ) -> ChangeReport:
     """A version of `output` with the live entries of several datastores, in their order.
 
-    Of entries with one id the first is taken; the others are counted and named in rejects.jsonl. Raises
-    DatastoreError: not of one embedder, damaged, the output cannot be written.
+    Of entries with one id the first is taken; the others are counted and named in rejects.jsonl. index: what
+    is asked of the index, by default what was asked of the first datastore's. Raises DatastoreError: not of
+    one embedder, damaged, no index fits, the output cannot be written.
     """
     started = time.monotonic()
     parts = [Part(datastore) for datastore in datastores]
     for part in parts[1:]:
         part.require_embedder(parts[0].manifest.embedder, parts[0].manifest.dimension)
-    return _join(parts, output, on_progress, started)
+    return _join(parts, output, index, on_progress, started)
 
 
 def _join(
     parts: Sequence[Part],
     output: Path,
+    index: IndexRequest | None,
     on_progress: Callable[[BuildProgress], None] | None,
     started: float,
 ) -> ChangeReport:
@@ -109,12 +120,12 @@ def _join(
         if on_progress is not None:
             on_progress(BuildProgress(done / max(total, 1), done, 0, 0, stage))
 
-    ids = DigestSet()
     collisions: list[str] = []
     collision_count = 0
     try:
         with open_draft(output, None, resume=False, clean=False) as (draft, _):
             vectors = []
+            ids = DigestSet(draft.root)
             with RejectsFile(draft.folder) as rejects, CaptionsWriter(draft.folder, source_names) as writer:
                 for part, offset in zip(parts, offsets, strict=True):
                     rejects.add_all_of(part.folder)
@@ -133,7 +144,9 @@ def _join(
                     vectors.append(part.vectors(np.array(omitted, np.int64)))
                 counts = writer.finish()
             joined = WatchedVectors(JoinedVectors(vectors), lambda done: report(done, "indexing"))
-            settings = write_flat_index(joined, draft.folder)
+            asked = index or parts[0].manifest.index.asked
+            plan = choose_index(joined.count, joined.dimension, asked)
+            settings = build_index(joined, plan, draft.folder)
             manifest, reused = publish(
                 output,
                 draft.folder,

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import faiss
 
-from datastore_build.activation import activate, version_folders
-from datastore_build.disk import sync, write_synced
+from retrieval.activation import activate, version_folders
+from retrieval.disk import sync, write_synced
 from retrieval.errors import DatastoreError
 from retrieval.manifest import (
     FORMAT_VERSION,
@@ -79,12 +79,16 @@ def publish(
         sync(folder / name)
     write_synced(folder / MANIFEST, manifest.model_dump_json(indent=2) + "\n")
     sync(folder)
-    folder.rename(datastore / VERSIONS / manifest.version)
-    sync(datastore / VERSIONS)
+    version = datastore / VERSIONS / manifest.version
+    folder.rename(version)
     try:
+        sync(datastore / VERSIONS)
         activate(datastore, manifest.version, replacing=replacing)
     except DatastoreError:
-        shutil.rmtree(datastore / VERSIONS / manifest.version, ignore_errors=True)
+        shutil.rmtree(version, ignore_errors=True)
+        raise
+    except OSError:  # the disk is full: back to the draft, whose build may be resumed
+        version.rename(folder)
         raise
     return manifest, False
 

@@ -17,7 +17,8 @@ from typing import BinaryIO, cast
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from datastore_build.rows import FIELDS, Reject, Row, RowError, parse_row
+from datastore_build.json_lists import read_lists
+from datastore_build.rows import FIELDS, Reject, Row, RowError, image_of, parse_row
 from retrieval.errors import DatastoreError
 
 LONGEST_LINE = 2**20  # bytes
@@ -56,7 +57,7 @@ class Source:
                 except RowError as error:
                     yield Reject(self.number, line, str(error))
                 else:
-                    yield Row(self.number, line, entry_id, texts)
+                    yield Row(self.number, line, entry_id, texts, image_of(fields))
         except (OSError, EOFError, zlib.error, pa.ArrowException) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise DatastoreError(
@@ -118,7 +119,7 @@ def read_tsv(path: Path, report: Report) -> Iterator[RawRow]:
 def read_parquet(path: Path, report: Report) -> Iterator[RawRow]:
     """Columns id, text or caption, language or lang, texts (a map or a struct)."""
     file = pq.ParquetFile(path)
-    columns = [name for name in file.schema_arrow.names if name in FIELDS]
+    columns = [field.name for field in file.schema_arrow if field.name in FIELDS and _is_readable(field)]
     _require_text_column(path, columns, file.schema_arrow.names)
     number = 0
     for batch in file.iter_batches(batch_size=_PARQUET_BATCH, columns=columns):
@@ -128,24 +129,33 @@ def read_parquet(path: Path, report: Report) -> Iterator[RawRow]:
             yield number, fields
 
 
+def _is_readable(field: pa.Field) -> bool:
+    """A column "image" may hold the photos themselves, which are not needed here."""
+    return field.name != "image" or field.type in (pa.string(), pa.large_string())
+
+
 def read_coco(path: Path, report: Report) -> Iterator[RawRow]:
-    """The "annotations" of a COCO captions file, which is read whole: 90 MB for COCO's 590,000 captions."""
-    try:
-        with _open(path) as (file, _):
-            document = json.load(file)
-    except (ValueError, RecursionError) as error:
+    """The "annotations" of a COCO captions file."""
+    size = max(path.stat().st_size, 1)
+    number = 0
+    with _open(path) as (file, raw):
+        try:
+            for key, element, in_list in read_lists(file):
+                if key == "annotations" and in_list:
+                    number += 1
+                    report(raw.tell() / size)
+                    yield number, element
+                elif key == "annotations":
+                    break
+        except ValueError as error:
+            raise DatastoreError(
+                f"{path} is not COCO captions JSON: {error}. For one JSON object a line, name it .jsonl"
+            ) from None
+    if not number:
         raise DatastoreError(
-            f"{path} is not COCO captions JSON: {error}. For one JSON object a line, name it .jsonl"
-        ) from None
-    annotations = document.get("annotations") if isinstance(document, dict) else None
-    if not isinstance(annotations, list):
-        raise DatastoreError(
-            f'{path} is not COCO captions JSON: it has no list "annotations". '
+            f'{path} is not COCO captions JSON: it has no list "annotations", or it is empty. '
             "For one JSON object a line, name it .jsonl"
         )
-    for number, annotation in enumerate(annotations, start=1):
-        report(number / len(annotations))
-        yield number, annotation
 
 
 SUPPORTED = (

@@ -8,7 +8,7 @@ from datastore_build.duplicate_search import SimilarTexts
 from datastore_build.readers import Source
 from datastore_build.rows import Reject, Row
 from retrieval.errors import DatastoreError
-from retrieval.manifest import SourceRecord
+from retrieval.manifest import IndexSettings, SourceRecord
 
 _REJECTS_SHOWN = 10
 
@@ -53,7 +53,7 @@ class BuildReport:
     path: str  # of the version's folder
     reused: bool  # the same content was there already and was made live
     embedder: str
-    index: str
+    index: IndexSettings  # how it was built and is searched, why this kind, what it measured
     entries: int
     texts: int
     languages: dict[str, int]  # texts per language

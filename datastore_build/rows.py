@@ -15,7 +15,7 @@ LONGEST_ID = 256  # characters
 
 _TEXT_FIELDS = ("text", "caption")
 _LANGUAGE_FIELDS = ("language", "lang")
-FIELDS = ("id", "texts", *_TEXT_FIELDS, *_LANGUAGE_FIELDS)
+FIELDS = ("id", "texts", *_TEXT_FIELDS, *_LANGUAGE_FIELDS, "image")
 
 _NAMES = {
     bool: "a boolean",
@@ -39,6 +39,7 @@ class Row:
     line: int  # of the file, counted from 1; the row's or annotation's number where a format has no lines
     id: str | None
     texts: tuple[tuple[str, str], ...]  # (language, text), each language once
+    image: str | None = None  # the file of the photo that they describe, as the row names it
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,12 @@ def parse_row(fields: object, default_language: str) -> tuple[str | None, tuple[
         raise RowError("the row has both language and lang: give one")
     language = _parse_language(languages[0]) if languages else default_language
     return entry_id, ((language, _parse_text(present[given[0]], given[0])),)
+
+
+def image_of(fields: object) -> str | None:
+    """The photo that a row names in "image", None if it names none."""
+    image = fields.get("image") if isinstance(fields, Mapping) else None
+    return image if isinstance(image, str) and image else None
 
 
 def _parse_texts(value: object) -> tuple[tuple[str, str], ...]:

@@ -1,8 +1,8 @@
 """The vectors of a build on disk, in shards of a fixed number of entries: what is embedded once stays so.
 
 A shard is written under a temporary name, brought to the disk and renamed; then a line with its SHA-256 goes
-into a log. A build that is killed loses the shard it was at, and none before it. The module does not know
-what the vectors are of.
+into a log. A build that is killed loses the shard it was at, and none before it. Any process that sees the
+folder may store shards; the log is written by one alone. The module does not know what the vectors are of.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from datastore_build.disk import sync
+from retrieval.disk import sync
 from retrieval.files import replacing
 
 SHARD_ENTRIES = 8192
@@ -29,11 +29,10 @@ class EmbeddingShards:
 
     def __init__(self, folder: Path, count: int, dimension: int, shard_entries: int = SHARD_ENTRIES) -> None:
         folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
         self.count = count
         self.dimension = dimension
         self.shard_entries = shard_entries
-        self._folder = folder
-        self._done = self._read_log()
 
     @property
     def numbers(self) -> range:
@@ -47,23 +46,26 @@ class EmbeddingShards:
 
     def missing(self) -> list[int]:
         """The shards that are still to be written, in order. What is damaged on disk counts as missing."""
-        self._done = {number: sha for number, sha in self._done.items() if self._intact(number, sha)}
-        return [number for number in self.numbers if number not in self._done]
+        done = {number for number, sha in self._read_log().items() if self._intact(number, sha)}
+        return [number for number in self.numbers if number not in done]
 
-    def write(self, number: int, vectors: Vectors) -> None:
-        """Raises ValueError for vectors of another shape than the shard's."""
+    def store(self, number: int, vectors: Vectors) -> str:
+        """Brings a shard to the disk; its SHA-256, which is to be noted. The same shard may be stored twice,
+        even by two processes at once. Raises ValueError for vectors of another shape than the shard's."""
         if vectors.shape != (len(self.rows(number)), self.dimension):
             raise ValueError(f"shard {number} holds {len(self.rows(number))} vectors, not {vectors.shape}")
         content = np.ascontiguousarray(vectors, np.float32).data
-        with replacing(self._path(number)) as path:
+        with replacing(self._path(number), unique=True) as path:
             path.write_bytes(content)
-        sync(self._folder)
-        sha = hashlib.sha256(content).hexdigest()
-        with (self._folder / _LOG).open("a", encoding="ascii") as log:
+        sync(self.folder)
+        return hashlib.sha256(content).hexdigest()
+
+    def note(self, number: int, sha: str) -> None:
+        """Into the log: this shard is stored."""
+        with (self.folder / _LOG).open("a", encoding="ascii") as log:
             log.write(json.dumps({"shard": number, "sha256": sha}) + "\n")
             log.flush()
             os.fsync(log.fileno())
-        self._done[number] = sha
 
     def blocks(self, rows: int) -> Iterator[Vectors]:
         """(≤ rows, E) float32 each, in the order of the rows."""
@@ -94,7 +96,7 @@ class EmbeddingShards:
         return values.reshape(rows, self.dimension)
 
     def _path(self, number: int) -> Path:
-        return self._folder / f"shard-{number:06d}.f32"
+        return self.folder / f"shard-{number:06d}.f32"
 
     def _intact(self, number: int, sha: str) -> bool:
         try:
@@ -105,7 +107,7 @@ class EmbeddingShards:
 
     def _read_log(self) -> dict[int, str]:
         try:
-            lines = (self._folder / _LOG).read_text("ascii", "replace").splitlines(keepends=True)
+            lines = (self.folder / _LOG).read_text("ascii", "replace").splitlines(keepends=True)
         except FileNotFoundError:
             return {}
         done: dict[int, str] = {}
@@ -116,6 +118,6 @@ class EmbeddingShards:
             except (ValueError, TypeError, KeyError):
                 continue  # cut short when the build was killed
         if lines and not lines[-1].endswith("\n"):
-            with (self._folder / _LOG).open("a", encoding="ascii") as log:
+            with (self.folder / _LOG).open("a", encoding="ascii") as log:
                 log.write("\n")  # so that the next line does not become part of it
         return done

@@ -5,26 +5,29 @@ hashes that find what repeats.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import chain, islice
+from itertools import chain, groupby, islice
+from operator import itemgetter
 from pathlib import Path
-
-import numpy as np
+from struct import Struct
 
 from datastore_build.build_state import BuildPlan, Staged
 from datastore_build.caption_files import CaptionsFile
 from datastore_build.digests import DigestSet
-from datastore_build.disk import sync
 from datastore_build.duplicate_search import DuplicateSearch, find_near_duplicates
 from datastore_build.entries import Entry, EntryText, group_rows
 from datastore_build.filters import filter_texts
+from datastore_build.mapped_captions import MappedCaptions
 from datastore_build.part import Part
+from datastore_build.photo_match import PhotoMatch
 from datastore_build.readers import Source
 from datastore_build.report import BuildProgress, NearDuplicates, Tally
 from datastore_build.rows import Reject, Row
 from datastore_build.writer import CaptionsWriter, RejectsFile
+from retrieval.disk import sync
 from retrieval.manifest import CAPTIONS, Counts, describe_file
 
 _STEP = 512  # entries between two reports of progress
+_LINE = Struct("<3q")  # entry, source, line
 
 OnProgress = Callable[[BuildProgress], None]
 
@@ -36,23 +39,28 @@ def stage(
     base: Part | None,
     plan: BuildPlan,
     report: OnProgress,
+    match: PhotoMatch | None = None,
 ) -> Staged:
     """Writes captions.arrow and rejects.jsonl into `folder`, to the disk.
 
-    base: the version that is added to; its live entries come first. work: for temporary files. Raises
-    RejectedRowsError, DatastoreError (a source cannot be read) and OSError.
+    base: the version that is added to; its live entries come first. work: for temporary files. match: judges
+    photos, where the plan asks for it. Raises RejectedRowsError, DatastoreError (a source cannot be read) and
+    OSError.
     """
     tally = Tally(sources)
     own_names = [source.name for source in sources]
     base_names = base.captions.source_names() if base is not None else []
     names = [*base_names, *own_names]
-    ids = DigestSet()
+    work.mkdir(parents=True, exist_ok=True)
+    ids = DigestSet(work)
     with RejectsFile(folder) as rejects, CaptionsWriter(folder, names) as writer:
         if base is not None:
             rejects.add_all_of(base.folder)
             writer.add(entry for _, entry in base.entries() if ids.add(entry.id))
         base_entries = writer.entries
         items = filter_texts(tally.count(_rows(sources, plan.language)), plan.filters)
+        if match is not None and plan.filters.min_match is not None:
+            items = match.filter(items, [source.path for source in sources], plan.filters.min_match)
         entries = _sift(group_rows(items, own_names, ids), tally, rejects, strict=plan.strict)
         if plan.near_duplicates == "drop":
             entries = _with_lines(entries, base_entries, work / "lines.i64")
@@ -61,6 +69,7 @@ def stage(
             writer.add(window)
             report(tally.progress())
         counts = writer.finish()
+        del ids, entries, items, shifted
         tally.check(strict=plan.strict, entries=counts.entries - base_entries)
         near_duplicates = None
         if plan.near_duplicates != "keep":
@@ -128,28 +137,33 @@ def _shift(entry: Entry, by: int) -> Entry:
 
 def _with_lines(entries: Iterable[Entry], first: int, path: Path) -> Iterator[Entry]:
     """The same entries; the rows that each was made of go to a file, as (entry, source, line)."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:
         for number, entry in enumerate(entries, start=first):
-            lines = [(number, source, line) for source, line in entry.rows]
-            file.write(np.array(lines, np.int64).tobytes())
+            for source, line in entry.rows:
+                file.write(_LINE.pack(number, source, line))
             yield entry
+
+
+def _lines(path: Path) -> Iterator[tuple[int, int, int]]:
+    """(entry, source, line), in the order of the entries."""
+    with path.open("rb") as file:
+        while content := file.read(_STEP * _LINE.size):
+            yield from _LINE.iter_unpack(content)
 
 
 def _reject_duplicates(
     found: DuplicateSearch, folder: Path, lines: Path, tally: Tally, rejects: RejectsFile
 ) -> None:
     """Writes down every row of the entries that are left out."""
-    rows = np.memmap(lines, np.int64, "r").reshape(-1, 3)
-    captions = CaptionsFile(folder / CAPTIONS)
-    for entry, earlier in zip(found.entries, found.earlier, strict=True):
-        (duplicate,), (kept,) = captions.read(entry, entry + 1), captions.read(earlier, earlier + 1)
-        first, last = np.searchsorted(rows[:, 0], [entry, entry + 1])
-        reason = f"nearly the same as the entry {kept.id!r}"
-        for _, source, line in rows[first:last].tolist():
-            row = tally.reject(Reject(source, line, reason, kind="near_duplicate"))
-            rejects.add(row.file, row.line, row.reason)
-        tally.dropped["near_duplicate"] += len(duplicate.texts) - int(last - first)  # a row may have several
+    made_of = groupby(_lines(lines), key=itemgetter(0))
+    with MappedCaptions(folder / CAPTIONS) as captions:
+        for duplicate in found.entries:
+            reason = f"nearly the same as the entry {captions.value('entry_id', duplicate.earlier_row)!r}"
+            rows = next(list(rows) for entry, rows in made_of if entry == duplicate.entry)
+            for _, source, line in rows:
+                row = tally.reject(Reject(source, line, reason, kind="near_duplicate"))
+                rejects.add(row.file, row.line, row.reason)
+            tally.dropped["near_duplicate"] += duplicate.texts - len(rows)  # a row may have several
 
 
 def _without(found: DuplicateSearch, folder: Path, names: Sequence[str]) -> Counts:
@@ -157,7 +171,7 @@ def _without(found: DuplicateSearch, folder: Path, names: Sequence[str]) -> Coun
     whole = (folder / CAPTIONS).rename(folder / f"{CAPTIONS}.whole")
     with CaptionsWriter(folder, names) as writer:
         entries = CaptionsFile(whole).read()
-        writer.add(entry for number, entry in enumerate(entries) if not found.is_duplicate(number))
+        writer.add(entry for number, entry in enumerate(entries) if number not in found.entries)
         counts = writer.finish()
     whole.unlink()
     return counts

@@ -1,7 +1,7 @@
 """Is a version what its manifest says? `paellera datastore verify`, and with --deep all that is inside.
 
 A build makes no version that fails here; disks, copies and hands do. Memory stays bounded by one block of
-vectors and the hashes of the ids, beside what an opened datastore takes.
+vectors beside what an opened datastore takes; the hashes of the ids go to a temporary file.
 """
 
 from collections import Counter
@@ -50,7 +50,12 @@ def verify_version(datastore: Path, version: str | None = None, *, deep: bool = 
     if deep:
         store = Datastore.open(datastore, version=folder.name)
         manifest = store.manifest
-        _check_texts(store)
+        try:
+            _check_texts(store)
+        except OSError as error:
+            raise DatastoreError(
+                f"cannot write a temporary file ({error.strerror}): let TMPDIR name a folder with space"
+            ) from None
         for entries in _blocks(store):
             check_vectors(store, entries, store.vectors(entries))
         found = check_self_search(store, _SAMPLE)

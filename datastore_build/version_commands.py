@@ -9,11 +9,11 @@ from typing import Annotated, Any
 
 import typer
 
-from datastore_build import activation
 from datastore_build.cli import one_line_errors
 from datastore_build.cli_options import JsonOption
 from datastore_build.garbage import Collection, collect_garbage
 from datastore_build.verification import Verification, verify_version
+from retrieval import activation
 from retrieval.errors import DatastoreError
 from retrieval.manifest import live_version
 

@@ -1,7 +1,7 @@
 """The vectors of a published version, to be indexed again, and several sources of vectors as one.
 
-Today every version has an exact index, which ends with its vectors as they are; they are read from there by
-memory map.
+An exact index ends with its vectors as they are, and those that score again are a file of their own; both are
+read block by block. Graphs and whole lists are opened, and asked for their vectors.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -12,43 +12,63 @@ import numpy.typing as npt
 
 from datastore_build.vectors import VectorSource
 from retrieval.errors import DatastoreError
+from retrieval.index import VectorIndex
 from retrieval.manifest import INDEX, Manifest
+from retrieval.stored_vectors import StoredVectors
 
 Vectors = npt.NDArray[np.float32]
 _BLOCK = 8192  # rows read at once to draw a sample
 
 
 class VersionVectors:
-    """The vectors of the entries of a version whose files were verified, without the omitted ones."""
+    """The vectors of the entries of a version whose files were verified, without the omitted ones.
+
+    They have the rounding of what the version keeps: none in float32, that of float16 or int8 else.
+    """
 
     def __init__(self, version: Path, manifest: Manifest, omitted: npt.NDArray[np.int64]) -> None:
-        """`omitted`: numbers of entries, sorted. Raises DatastoreError if the index keeps no vectors."""
-        if manifest.index.kind != "flat":
-            raise DatastoreError(f"{version} has an index without its vectors: build the datastore again")
-        path, stored = version / INDEX, manifest.stored_entries
-        self.dimension = manifest.dimension
-        # faiss writes the vectors last.
-        offset = path.stat().st_size - 4 * stored * self.dimension
-        if offset < 0:
-            raise DatastoreError(f"{path} is damaged: it is too short for its vectors")
-        self._path, self._offset, self._stored = path, offset, stored
-        self._kept = np.ones(stored, np.bool_)
+        """`omitted`: numbers of entries, sorted. Raises DatastoreError if the index is damaged."""
+        self.dimension, self._stored = manifest.dimension, manifest.stored_entries
+        self._read = _reader(version, manifest)
+        self._kept = np.ones(self._stored, np.bool_)
         self._kept[omitted] = False
         self.count = int(self._kept.sum())
 
     def blocks(self, rows: int) -> Iterator[Vectors]:
         """(≤ rows, E) float32 each, in the order of the entries."""
         for start in range(0, self._stored, rows):
-            taken = min(rows, self._stored - start)
-            place = self._offset + 4 * start * self.dimension
-            values = np.fromfile(self._path, np.float32, taken * self.dimension, offset=place)
-            block = values.reshape(taken, self.dimension)[self._kept[start : start + taken]]
+            stop = min(start + rows, self._stored)
+            block = self._read(start, stop)[self._kept[start:stop]]
             if len(block):
                 yield block
 
     def sample(self, count: int, seed: int) -> Vectors:
         """(min(count, rows), E) float32: rows drawn without replacement, in their order."""
         return sample_blocks(self, count, seed)
+
+
+def _reader(version: Path, manifest: Manifest) -> Callable[[int, int], Vectors]:
+    """What reads the vectors of the entries from one number up to another. Raises DatastoreError."""
+    path, stored, dimension = version / INDEX, manifest.stored_entries, manifest.dimension
+    kind = manifest.index.kind
+    if kind == "flat":
+        # faiss writes the vectors last.
+        offset = path.stat().st_size - 4 * stored * dimension
+        if offset < 0:
+            raise DatastoreError(f"{path} is damaged: it is too short for its vectors")
+
+        def read(start: int, stop: int) -> Vectors:
+            place, size = offset + 4 * start * dimension, (stop - start) * dimension
+            return np.fromfile(path, np.float32, size, offset=place).reshape(-1, dimension)
+
+        return read
+    if kind == "ivf-pq":
+        vectors = StoredVectors.of_version(
+            version, manifest.index.storage, dimension=dimension, entries=stored
+        )
+        return lambda start, stop: vectors.vectors(np.arange(start, stop, dtype=np.int64))
+    index = VectorIndex.read(path, dimension=dimension, entries=stored, settings=manifest.index)
+    return lambda start, stop: index.vectors(np.arange(start, stop, dtype=np.int64))
 
 
 def sample_blocks(vectors: VectorSource, count: int, seed: int) -> Vectors:

@@ -5,7 +5,9 @@ a loop on this machine and a cluster can run the same one.
 """
 
 from collections.abc import Sequence
-from typing import Protocol
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +28,14 @@ class TextEmbedder(Protocol):
         """float32 (N, E), L2-normalised."""
 
 
+@runtime_checkable
+class ConcurrentEmbedder(TextEmbedder, Protocol):
+    """One that may be called by several threads at once."""
+
+    def concurrently(self) -> AbstractContextManager[int]:
+        """How many threads should do so, while this lasts."""
+
+
 class EmbeddingWorker:
     """One vector per entry: the L2-normalised mean of the vectors of its distinct texts."""
 
@@ -40,9 +50,7 @@ class EmbeddingWorker:
             {text.text for entry in entries for text in entry.texts}, key=lambda text: (len(text), text)
         )
         row = {text: number for number, text in enumerate(texts)}
-        embedded = (
-            np.asarray(self._embedder.embed_texts(texts), np.float32) if texts else np.empty((0, dimension))
-        )
+        embedded = self._embed(texts) if texts else np.empty((0, dimension), np.float32)
         if embedded.shape != (len(texts), dimension) or not np.isfinite(embedded).all():
             raise ValueError(
                 f"the embedder {self._embedder.id} must return finite vectors of shape "
@@ -56,3 +64,15 @@ class EmbeddingWorker:
                 mean = embedded[distinct[0]].astype(np.float64)
             vectors[number] = mean / max(float(np.linalg.norm(mean)), 1e-12)
         return vectors
+
+    def _embed(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        """(N, E), as the embedder gives them."""
+        if not isinstance(self._embedder, ConcurrentEmbedder):
+            return np.asarray(self._embedder.embed_texts(texts), np.float32)
+        with self._embedder.concurrently() as threads, ThreadPoolExecutor(threads) as pool:
+            # Every so many-th, so that all have as much to do.
+            parts = [texts[number::threads] for number in range(min(threads, len(texts)))]
+            embedded = np.empty((len(texts), self._embedder.dimension), np.float32)
+            for number, part in enumerate(pool.map(self._embedder.embed_texts, parts)):
+                embedded[number::threads] = part
+            return embedded

@@ -26,7 +26,7 @@ class CaptionsWriter:
     def __init__(self, folder: Path, source_names: Sequence[str]) -> None:
         self._sources = pa.array(list(source_names), pa.string())
         self._languages: Counter[str] = Counter()
-        self._seen_texts = DigestSet()
+        self._seen_texts = DigestSet(folder)
         self._repeated_texts = 0
         self._entries = self._texts = 0
         self._rows: list[tuple[int, str, str, str, int]] = []  # of the next batch, as in SCHEMA
@@ -59,6 +59,7 @@ class CaptionsWriter:
     def finish(self) -> Counts:
         """Writes what is left."""
         self._write_batch()
+        self._seen_texts = DigestSet()  # they are needed no more
         self._captions.close()
         self._file.close()
         return Counts(

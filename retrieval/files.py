@@ -2,6 +2,7 @@
 
 import errno
 import os
+import secrets
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,9 +11,13 @@ from pathlib import Path
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path to write to. Its bytes then take the place of `path` in one step, once on the disk."""
-    temporary = path.with_name(f"{path.name}.partial")
+def replacing(path: Path, *, unique: bool = False) -> Iterator[Path]:
+    """A temporary path to write to. Its bytes then take the place of `path` in one step, once on the disk.
+
+    unique: several processes, on several machines, may do so at once; the last one's bytes stay.
+    """
+    mark = f".{secrets.token_hex(8)}" if unique else ""
+    temporary = path.with_name(f"{path.name}{mark}.partial")
     try:
         yield temporary
         with temporary.open("rb") as written:

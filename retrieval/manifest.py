@@ -5,6 +5,7 @@
       versions/<version>/manifest.json
       versions/<version>/captions.arrow
       versions/<version>/index.faiss
+      versions/<version>/vectors.bin      only if the index's answers are scored again
       versions/<version>/deleted.npy      only if entries are deleted: their numbers
       versions/<version>/rejects.jsonl    only if rows were rejected
 
@@ -18,7 +19,16 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+)
 
 from retrieval.errors import DatastoreError
 from retrieval.files import open_regular
@@ -29,6 +39,7 @@ VERSIONS = "versions"
 MANIFEST = "manifest.json"
 CAPTIONS = "captions.arrow"
 INDEX = "index.faiss"
+VECTORS = "vectors.bin"
 DELETED = "deleted.npy"
 REJECTS = "rejects.jsonl"
 
@@ -36,6 +47,10 @@ _LARGEST_MANIFEST = 16 * 2**20  # bytes; a real one has a few thousand
 _VERSION_NAME = re.compile(r"[0-9A-Za-z][0-9A-Za-z.-]{0,99}")
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+ParameterName = Annotated[str, Field(pattern=r"^[a-z_]{1,30}$")]
+IndexKind = Literal["flat", "hnsw", "ivf-flat", "ivf-pq"]
+IndexChoice = Literal["auto", "flat", "hnsw", "ivf-flat", "ivf-pq"]
+StorageKind = Literal["float32", "float16", "int8"]
 FileName = Annotated[str, Field(pattern=r"^[0-9A-Za-z][0-9A-Za-z._-]{0,99}$")]  # never a path
 
 
@@ -64,6 +79,27 @@ class Counts(_Record):
     languages: dict[str, NonNegativeInt]  # texts per language
 
 
+class SearchSettings(_Record):
+    """How far an approximate index looks; each kind has its own of them."""
+
+    ef_search: PositiveInt | None = None  # breadth of the search in an HNSW graph
+    nprobe: PositiveInt | None = None  # lists of an IVF index; with a margin, at most
+    probe_margin: NonNegativeFloat | None = (
+        None  # of the nearest list's cosine, within which lists are searched
+    )
+    candidates: PositiveInt | None = None  # entries scored again from the stored vectors
+
+
+class Measurement(_Record):
+    """What a search was worth on held-out queries, one by one on one core, when the index was built."""
+
+    queries: PositiveInt
+    k: PositiveInt
+    recall: Annotated[float, Field(ge=0, le=1)]  # share of the k truly nearest that were found
+    median_ms: NonNegativeFloat
+    p99_ms: NonNegativeFloat
+
+
 class DeletedCounts(_Record):
     """What the files still hold of deleted entries; `Counts` does not count it."""
 
@@ -71,8 +107,27 @@ class DeletedCounts(_Record):
     texts: PositiveInt
 
 
+class IndexRequest(_Record):
+    """What is asked of an index. None: no limit, for `auto` the default."""
+
+    kind: IndexChoice = "auto"
+    memory_budget: PositiveInt | None = None  # bytes that an opened index may take
+    target_ms: PositiveFloat | None = None  # a query on one core
+    target_recall: Annotated[float, Field(gt=0, le=1)] = 0.95
+
+
 class IndexSettings(_Record):
-    kind: Literal["flat"]
+    kind: IndexKind
+    parameters: dict[ParameterName, PositiveInt] = {}  # as built: nlist, m, subquantizers, …
+    storage: StorageKind | None = None  # of the vectors of an HNSW index, or of those that score again
+    search: SearchSettings = SearchSettings()
+    asked: IndexRequest = IndexRequest()  # of this index; of one with more entries it will be the same
+    reason: str = ""  # why this kind
+    measured: Measurement | None = None
+
+    def content(self) -> dict[str, object]:
+        """What distinguishes two indexes. Times differ from one build to the next and are not part of it."""
+        return self.model_dump(exclude={"reason", "measured"}, exclude_defaults=True)
 
 
 class Manifest(_Record):
@@ -110,7 +165,7 @@ def content_hash(embedder: str, dimension: int, index: IndexSettings, files: dic
     content = {
         "embedder": embedder,
         "dimension": dimension,
-        "index": index.model_dump(),
+        "index": index.content(),
         "files": {name: record.sha256 for name, record in sorted(files.items())},
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
@@ -183,7 +238,8 @@ def read_manifest(version: Path) -> Manifest:
         first = error.errors()[0]
         where = one_line(".".join(str(part) for part in first["loc"])) or "the document"
         raise DatastoreError(f"{path} is not a valid manifest: {where}: {first['msg']}") from None
-    missing = {CAPTIONS, INDEX} - manifest.files.keys()
+    needed = {CAPTIONS, INDEX} | ({VECTORS} if manifest.index.kind == "ivf-pq" else set())
+    missing = needed - manifest.files.keys()
     if missing:
         raise DatastoreError(f"{path} does not list {' and '.join(sorted(missing))}")
     if (DELETED in manifest.files) != (manifest.deleted is not None):

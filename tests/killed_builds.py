@@ -1,9 +1,10 @@
 """Builds that are killed, each at a moment of its own: a program for tests/test_datastore_build_resume.py.
 
-    python killed_builds.py SOURCE FOLDER build|add MOMENT...
+    python killed_builds.py SOURCE FOLDER build|add|KIND MOMENT...
 
 Every build is a process of its own, forked from this one, and ends by SIGKILL in FOLDER/<name of the moment>.
 Prints the names of the moments that were not reached. add: the folders hold datastores that are added to.
+KIND: the index to build; without it, the size decides.
 """
 
 import os
@@ -15,10 +16,11 @@ from typing import Any
 
 from hashing_embedder import HashingEmbedder
 
-from datastore_build import build, draft, publish, shards, staging
+from datastore_build import build, draft, flat_index, indexing, publish, shards, staging
 from datastore_build.part import Part
 from datastore_build.report import BuildProgress
 from datastore_build.writer import CaptionsWriter
+from retrieval.manifest import IndexRequest
 
 SHARD_ENTRIES = 150
 OPTIONS: dict[str, Any] = {"near_duplicates": "drop", "shard_entries": SHARD_ENTRIES}
@@ -34,13 +36,19 @@ MOMENTS: dict[str, tuple[Any, str, int, str]] = {
     "duplicates-half-left-out": (CaptionsWriter, "finish", 2, "before"),
     "staged": (draft.Draft, "save_state", 2, "before"),
     "staged-and-noted": (draft.Draft, "save_state", 2, "after"),
-    "first-shard": (shards.EmbeddingShards, "write", 1, "before"),
+    "first-shard": (shards.EmbeddingShards, "store", 1, "before"),
     "shard-written": (shards, "sync", 2, "before"),
     "shard-renamed": (shards, "sync", 2, "after"),
-    "shard-noted": (shards.EmbeddingShards, "write", 2, "after"),
-    "last-shard": (shards.EmbeddingShards, "write", 4, "after"),
-    "all-embedded": (build, "write_flat_index", 1, "before"),
-    "indexed": (build, "write_flat_index", 1, "after"),
+    "shard-noted": (shards.EmbeddingShards, "note", 2, "after"),
+    "last-shard": (shards.EmbeddingShards, "note", 4, "after"),
+    "all-embedded": (build, "build_index", 1, "before"),
+    "indexed": (build, "build_index", 1, "after"),
+    "exact-index-begun": (indexing, "write_flat_index", 1, "before"),
+    "exact-index-half-written": (flat_index, "_header", 1, "after"),
+    "exact-index-written": (indexing, "write_flat_index", 1, "after"),
+    "index-half-made": (indexing, "_write", 1, "before"),
+    "index-written": (indexing, "_write", 1, "after"),
+    "tuned": (indexing, "tune", 1, "after"),
     "hashed": (publish, "describe_file", 2, "after"),
     "manifest-written": (publish, "write_synced", 1, "after"),
     "renamed": (publish, "activate", 1, "before"),
@@ -81,26 +89,34 @@ def kill_at_progress(call: int) -> Callable[[BuildProgress], None]:
 
 
 def names() -> list[str]:
-    return [*MOMENTS, *(f"progress-{number}" for number in MOMENTS_OF_PROGRESS)]
+    """Of moments that a build with an exact index comes to."""
+    return [
+        *(name for name in MOMENTS if name not in ("index-half-made", "index-written", "tuned")),
+        *(f"progress-{number}" for number in MOMENTS_OF_PROGRESS),
+    ]
 
 
-def run(source: Path, output: Path, name: str, *, with_base: bool) -> None:
+def run(source: Path, output: Path, name: str, command: str) -> None:
     on_progress = None
     if name in MOMENTS:
         kill_at(*MOMENTS[name])
     else:
         on_progress = kill_at_progress(int(name.partition("-")[2]))
-    base = Part(output) if with_base else None
-    build.build_datastore([source], output, HashingEmbedder(), base=base, on_progress=on_progress, **OPTIONS)
+    base = Part(output) if command == "add" else None
+    index = None if command in ("add", "build") else IndexRequest.model_validate({"kind": command})
+    embedder = HashingEmbedder()
+    build.build_datastore(
+        [source], output, embedder, index=index, base=base, on_progress=on_progress, **OPTIONS
+    )
 
 
 def main() -> None:
-    source, folder, with_base = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3] == "add"
+    source, folder, command = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
     for name in sys.argv[4:]:
         child = os.fork()
         if child == 0:
             try:
-                run(source, folder / name, name, with_base=with_base)
+                run(source, folder / name, name, command)
             finally:
                 os._exit(1)
         _, status = os.waitpid(child, 0)

@@ -8,16 +8,20 @@ from typing import Any
 from hashing_embedder import HashingEmbedder
 
 from datastore_build.build import build_datastore
+from retrieval.manifest import IndexRequest
 
 EMBEDDER = HashingEmbedder("hashing-32", 32)
 
 
 def publish(
-    datastore: Path, rows: Sequence[str | dict[str, Any]], embedder: HashingEmbedder = EMBEDDER
+    datastore: Path,
+    rows: Sequence[str | dict[str, Any]],
+    embedder: HashingEmbedder = EMBEDDER,
+    index: IndexRequest | None = None,
 ) -> str:
     """Builds a version of texts, or of whole rows, and makes it live; its name."""
     source = datastore.with_name(f"{datastore.name}.jsonl")
     source.write_text(
         "".join(json.dumps({"text": row} if isinstance(row, str) else row) + "\n" for row in rows)
     )
-    return build_datastore([source], datastore, embedder).version
+    return build_datastore([source], datastore, embedder, index=index).version

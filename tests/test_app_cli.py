@@ -37,7 +37,9 @@ class Paellera:
         output, errors = self._capsys.readouterr()
         return exit_code, output, errors
 
-    def load(self, bundle: Path | None, datastore: Path | None, precision: str) -> EchoCaptioner:
+    def load(
+        self, bundle: Path | None, datastore: Path | None, precision: str, index_device: str
+    ) -> EchoCaptioner:
         self.loaded.append((bundle, datastore))
         return self.captioner
 
@@ -284,7 +286,7 @@ def test_no_arguments_show_the_help(paellera: Paellera) -> None:
 
 
 def failing(error: BaseException) -> object:
-    def load(bundle: Path | None, datastore: Path | None, precision: str) -> EchoCaptioner:
+    def load(bundle: Path | None, datastore: Path | None, precision: str, index_device: str) -> EchoCaptioner:
         raise error
 
     return load

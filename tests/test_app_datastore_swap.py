@@ -32,10 +32,11 @@ from app.schemas import CaptionParameters
 from app.server import create_app
 from app.service import CaptionService
 from app.settings import Settings
-from datastore_build.activation import activate
+from datastore_build.deletion import delete_entries
 from models.captions import CaptionResult, CaptionSettings
+from retrieval.activation import activate
 from retrieval.datastore import Datastore
-from retrieval.manifest import CURRENT, live_version
+from retrieval.manifest import CURRENT, IndexChoice, IndexRequest, live_version
 
 PHOTO = encode(plain((200, 40, 10)), "PNG")
 
@@ -151,6 +152,22 @@ def test_a_new_live_version_is_noticed(datastore: Path) -> None:
         assert metric(client, admin, 'paellera_datastore_swaps_total{outcome="served"}').endswith(" 1.0")
         activate(datastore, before[0])
         wait_until(lambda: caption(client) == before)
+
+
+@pytest.mark.parametrize("kind", ["hnsw", "ivf-flat", "ivf-pq"])
+def test_a_version_with_another_index_takes_over(datastore: Path, kind: IndexChoice) -> None:
+    with serving(datastore) as (client, admin):
+        first, _ = caption(client)
+        second = publish(datastore, rows("second", 300), index=IndexRequest(kind=kind))
+        delete_entries(datastore, [f"second-{number}" for number in range(0, 300, 2)])
+        third = live_version(datastore).name
+        for version in (second, third, second):
+            response = client.post("/v1/datastore/activate", headers=admin, json={"version": version})
+            assert response.status_code == 200
+            assert client.get("/v1/datastore").json()["index"] == {"kind": kind}
+            assert caption(client) == (version, {"second"})
+        client.post("/v1/datastore/activate", headers=admin, json={"version": first})
+        assert caption(client) == (first, {"first"})
 
 
 def test_without_looking_one_has_to_be_told(datastore: Path) -> None:

@@ -12,7 +12,7 @@ def test_what_was_found_is_printed(
 ) -> None:
     loaded: list[tuple[Path | None, Path | None, str]] = []
 
-    def load(bundle: Path | None, datastore: Path | None, precision: str) -> EchoCaptioner:
+    def load(bundle: Path | None, datastore: Path | None, precision: str, index_device: str) -> EchoCaptioner:
         loaded.append((bundle, datastore, precision))
         return EchoCaptioner()
 

@@ -11,11 +11,11 @@ import numpy.typing as npt
 import pytest
 from hashing_embedder import HashingEmbedder
 
-from datastore_build.activation import version_folders
 from datastore_build.build import build_datastore
 from datastore_build.embedding import windows
 from datastore_build.entries import Entry, EntryText
 from datastore_build.report import BuildProgress, RejectedRowsError
+from retrieval.activation import version_folders
 from retrieval.datastore import Datastore
 from retrieval.errors import DatastoreError
 from retrieval.manifest import CURRENT, REJECTS, read_manifest

@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from datastore_build import __main__ as module
 from datastore_build.cli import datastore_app
+from retrieval.datastore import Datastore
 
 
 @pytest.fixture(autouse=True)
@@ -72,7 +73,14 @@ def test_strict_ends_with_1_and_keeps_the_live_version(tmp_path: Path, source: P
         (["info", "nowhere"], 1, "error: there is no datastore at nowhere"),
         (["build", "SOURCE"], 2, "--output"),
         (["build", "--output", "out"], 2, "SOURCE"),
-        (["build", "SOURCE", "--output", "out", "--index", "hnsw"], 2, "--index"),
+        (["build", "SOURCE", "--output", "out", "--index", "annoy"], 2, "--index"),
+        (["build", "SOURCE", "--output", "out", "--memory-budget", "much"], 2, "such as 800M or 2G"),
+        (["build", "SOURCE", "--output", "out", "--target-recall", "1.5"], 2, "--target-recall"),
+        (
+            ["build", "SOURCE", "--output", "out", "--memory-budget", "1K"],
+            1,
+            "error: an index of kind ivf-pq",
+        ),
         (["build", "SOURCE", "--output", "out", "--language", "klingonese"], 2, "not a language tag"),
         (["info"], 2, "DIR"),
         (["nothing"], 2, "nothing"),
@@ -106,6 +114,32 @@ def test_info(tmp_path: Path) -> None:
     }
     assert document["versions"] == [document["version"]]
     assert document["bytes"] == sum(file["bytes"] for file in document["files"].values())
+
+
+@pytest.mark.parametrize("kind", ["hnsw", "ivf-flat", "ivf-pq"])
+def test_an_approximate_index_is_explained_and_answers(tmp_path: Path, kind: str) -> None:
+    source = tmp_path / "captions.jsonl"
+    source.write_text("".join(f'{{"text": "number {number} by {number % 37}"}}\n' for number in range(300)))
+    arguments = ("--index", kind, "--target-ms", "0.01", "--target-recall", "0.9")
+    code, output, _ = _run("build", source, "--output", tmp_path / "out", *arguments)
+    assert code == 0
+    assert f"index {kind} (" in output
+    assert "as asked for; measured recall@4 " in output
+    assert "note: a query takes " in output  # nothing searches in a hundredth of a millisecond
+    code, output, _ = _run("info", tmp_path / "out")
+    assert f"index      {kind} (" in output
+    assert "measured recall@4 " in output
+    store = Datastore.open(tmp_path / "out")
+    query = HashingEmbedder().embed_texts(["number 5 by 5"])
+    assert store.search(query, 1)[0][0].score == pytest.approx(1.0, abs=0.01)
+    assert "number 5 by 5" in [found.text for found in store.neighbours(query, [["en", "de"]], 4)[0][0]]
+
+
+def test_build_json_has_the_choice_of_index(tmp_path: Path, source: Path) -> None:
+    _, output, _ = _run("build", source, "--output", tmp_path / "out", "--json")
+    index = json.loads(output)["index"]
+    assert index["kind"] == "flat"
+    assert "few enough for exact search" in index["reason"]
 
 
 def test_info_finds_a_truncated_file(tmp_path: Path, source: Path) -> None:

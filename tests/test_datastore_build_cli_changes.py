@@ -104,3 +104,35 @@ def test_errors(datastore: Path, arguments: list[str], code: int, message: str) 
     assert message in messages
     if code == 1:
         assert len(messages.splitlines()) == 1
+
+
+@pytest.mark.parametrize("kind", ["hnsw", "ivf-flat", "ivf-pq"])
+def test_an_approximate_index_stays_until_another_is_asked_for(tmp_path: Path, kind: str) -> None:
+    for name, numbers in {"old": range(400), "new": range(400, 500)}.items():
+        rows = [{"id": f"{n}", "text": f"picture {n} of {n % 19} by {n % 23}"} for n in numbers]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    store, merged = tmp_path / "datastore", tmp_path / "merged"
+    options = ("--index", kind, "--target-recall", "0.9", "--near-duplicates", "keep")
+    assert _run("build", tmp_path / "old.jsonl", "--output", store, *options)[0] == 0
+    commands = (
+        ("add", store, tmp_path / "new.jsonl", "--near-duplicates", "keep"),
+        ("delete", store, "7", "450"),
+        ("compact", store),
+        ("merge", store, store, "--output", merged),
+    )
+    for command in commands:
+        assert _run(*command)[0] == 0
+        index = json.loads(_run("info", merged if command[0] == "merge" else store, "--json")[1])["index"]
+        assert index["kind"] == kind
+        assert index["asked"]["target_recall"] == 0.9
+        assert index["measured"]["recall"] >= 0.85
+    assert json.loads(_run("info", merged, "--json")[1])["counts"]["entries"] == 498
+    code, output, _ = _run("compact", store, "--index", "auto", "--json")
+    index = json.loads(_run("info", store, "--json")[1])["index"]
+    assert (code, json.loads(output)["deleted"], index["kind"]) == (0, 0, "flat")
+    assert index["asked"] == {
+        "kind": "auto",
+        "memory_budget": None,
+        "target_ms": None,
+        "target_recall": 0.9,
+    }

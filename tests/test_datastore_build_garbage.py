@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 from small_datastores import EMBEDDER, publish
 
-from datastore_build.activation import activate, rollback
 from datastore_build.garbage import collect_garbage
+from retrieval.activation import activate, rollback
 from retrieval.datastore import Datastore
 from retrieval.errors import DatastoreError
 from retrieval.version_lock import while_opening

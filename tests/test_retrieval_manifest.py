@@ -7,7 +7,17 @@ from hashing_embedder import HashingEmbedder
 
 from datastore_build.build import build_datastore
 from retrieval.errors import DatastoreError
-from retrieval.manifest import CURRENT, MANIFEST, live_version, read_manifest, verify_files
+from retrieval.manifest import (
+    CURRENT,
+    MANIFEST,
+    IndexSettings,
+    Measurement,
+    SearchSettings,
+    content_hash,
+    live_version,
+    read_manifest,
+    verify_files,
+)
 
 
 @pytest.fixture
@@ -61,6 +71,21 @@ def test_a_changed_manifest_is_refused_on_one_line(datastore: Path, changes: dic
     with pytest.raises(DatastoreError) as error:
         read_manifest(_changed(live_version(datastore), **changes))
     assert "\n" not in str(error.value)
+
+
+def test_what_was_measured_or_why_a_kind_was_taken_does_not_make_another_version() -> None:
+    plain = IndexSettings(kind="flat")
+    measured = Measurement(queries=1, k=1, recall=1.0, median_ms=0.5, p99_ms=0.7)
+    told = IndexSettings(kind="flat", reason="few", measured=measured)
+    searched = IndexSettings(kind="flat", search=SearchSettings(nprobe=3))
+    hashes = [content_hash("e", 8, settings, {}) for settings in (plain, told, searched)]
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
+def test_the_datastore_of_the_bundle_keeps_its_name() -> None:
+    manifest = read_manifest(live_version(Path(__file__).parent.parent / "bundles" / "compact" / "datastore"))
+    assert manifest.version.endswith(manifest.content_sha256[:12])
+    assert manifest.index.content() == {"kind": "flat"}
 
 
 def test_a_newer_format_is_named(datastore: Path) -> None:

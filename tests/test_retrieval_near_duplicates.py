@@ -1,6 +1,8 @@
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from retrieval.near_duplicates import NearDuplicateFilter
+from retrieval.near_duplicates import NearDuplicateFilter, fold
 
 
 @pytest.mark.parametrize(
@@ -34,3 +36,9 @@ def test_different_captions_stay(first: str, second: str) -> None:
     distinct = NearDuplicateFilter()
     assert distinct.admit(first)
     assert distinct.admit(second)
+
+
+@given(st.text(st.characters(codec="ascii"), max_size=30))
+def test_ascii_is_folded_as_everything_else_is(text: str) -> None:
+    # The letter at the end, which is not ASCII, makes it go the other way.
+    assert fold(f"{text} é") == f"{fold(f'{text} e')[:-2]}é "

@@ -141,7 +141,9 @@ def caption(
 
     def load() -> "CaptionModel":
         with _status("loading the model"):
-            return models.load_model(settings.bundle, settings.datastore, settings.precision)
+            return models.load_model(
+                settings.bundle, settings.datastore, settings.precision, settings.index_device
+            )
 
     run = PhotoRun(load, parameters, settings)
     images = []

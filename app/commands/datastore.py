@@ -13,6 +13,7 @@ from app.schemas import NeighbourItem
 from datastore_build.cli import build, info, one_line_errors, open_embedder
 from datastore_build.cli_changes import add, compact, delete, merge
 from datastore_build.cli_options import BundleOption, JsonOption, language_tag
+from datastore_build.duplicates_command import duplicates
 from datastore_build.map_command import draw_map
 from datastore_build.version_commands import activate, gc, rollback, verify
 from retrieval.datastore import Datastore
@@ -35,7 +36,7 @@ datastore_app.command()(delete)
 datastore_app.command()(compact)
 datastore_app.command()(merge)
 datastore_app.command()(info)
-for command in (activate, rollback, gc, verify):
+for command in (duplicates, activate, rollback, gc, verify):
     datastore_app.command()(command)
 datastore_app.command("map")(draw_map)
 

@@ -85,7 +85,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for sample in SAMPLES:
             _ = sample.path  # a missing one is told before the model is loaded
         with messages.status("loading the model …"):
-            model = models.load_model(settings.bundle, settings.datastore, settings.precision)
+            model = models.load_model(
+                settings.bundle, settings.datastore, settings.precision, settings.index_device
+            )
         started = time.perf_counter()
         photos = []
         for photo in caption_photos(model, SAMPLES):

@@ -91,7 +91,9 @@ def _check(settings: "Settings") -> None:
     from app.operations.serve_check import check_service
 
     def load() -> models.CaptionModel:
-        return models.load_model(settings.bundle, settings.datastore, settings.precision)
+        return models.load_model(
+            settings.bundle, settings.datastore, settings.precision, settings.index_device
+        )
 
     for line in check_service(settings, load):
         print(line, flush=True)

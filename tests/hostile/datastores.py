@@ -17,8 +17,10 @@ from typing import Any, Concatenate, ParamSpec
 import faiss
 import numpy as np
 import pyarrow as pa
+from pydantic import ValidationError
 
 from retrieval.captions import SCHEMA
+from retrieval.manifest import IndexSettings
 
 ENTRIES, DIMENSION = 40, 32
 FILES = ("captions.arrow", "index.faiss")
@@ -33,6 +35,7 @@ class SpoiltDatastore:
     name: str
     spoil: Spoil  # given the folder of the version
     harmless: bool = False
+    of: str = "flat"  # what it was before
 
 
 def spoilt_datastores(other: Path) -> Iterator[SpoiltDatastore]:
@@ -51,10 +54,14 @@ def seal(version: Path, /, **changes: Any) -> None:
     for name in manifest["files"]:
         content = (version / name).read_bytes()
         manifest["files"][name] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    try:
+        index = IndexSettings.model_validate(manifest["index"]).content()
+    except ValidationError:
+        index = manifest["index"]
     whole = {
         "embedder": manifest["embedder"],
         "dimension": manifest["dimension"],
-        "index": manifest["index"],
+        "index": index,
         "files": {name: record["sha256"] for name, record in sorted(manifest["files"].items())},
     }
     manifest["content_sha256"] = hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()

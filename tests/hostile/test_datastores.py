@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from small_datastores import publish
 
+from hostile.approximate_datastores import ENTRIES as MORE_ENTRIES
+from hostile.approximate_datastores import REQUESTS, spoilt_approximate
 from hostile.datastores import ENTRIES, SpoiltDatastore, spoilt_datastores
 from retrieval.manifest import CURRENT, live_version
 
@@ -23,10 +25,15 @@ def spoilt(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[SpoiltDatasto
     good, other = folder / "good", folder / "other"
     publish(good, [f"a photo of thing {number}" for number in range(ENTRIES)])
     publish(other, [f"a picture of item {number}" for number in range(ENTRIES)])
-    everything = list(spoilt_datastores(live_version(other)))
+    goods = {"flat": good}
+    for number, (name, request) in enumerate(REQUESTS.items()):
+        goods[name] = folder / f"good-{number}"
+        publish(goods[name], [f"a photo of thing {thing}" for thing in range(MORE_ENTRIES)], index=request)
+    approximate = {name: live_version(goods[name]) for name in REQUESTS}
+    everything = [*spoilt_datastores(live_version(other)), *spoilt_approximate(approximate)]
     for number, one in enumerate(everything):
         copy = folder / "spoilt" / f"{number:04}"
-        shutil.copytree(good, copy)
+        shutil.copytree(goods[one.of], copy)
         one.spoil(live_version(copy))
         assert (copy / CURRENT).exists()
     return everything, folder / "spoilt", good

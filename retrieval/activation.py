@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from datastore_build.disk import sync, write_synced
+from retrieval.disk import sync, write_synced
 from retrieval.errors import DatastoreError
 from retrieval.files import open_regular
 from retrieval.manifest import CURRENT, MANIFEST, VERSIONS, live_version, named_version

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from small_datastores import publish
 
-from datastore_build.activation import HISTORY, activate, read_history, rollback, versions_before
+from retrieval.activation import HISTORY, activate, read_history, rollback, versions_before
 from retrieval.datastore import Datastore
 from retrieval.errors import DatastoreError
 from retrieval.manifest import CURRENT, live_version
