@@ -68,7 +68,7 @@ def open_embedder(bundle: Path | None) -> TextEmbedder:
     # Here, because it imports torch, which takes seconds: `info` and `--help` must not wait for it.
     from models.bundle import Bundle, default_bundle
 
-    return Bundle.open(bundle or default_bundle()).load_embedder(gpu=True)
+    return Bundle.open(bundle or default_bundle()).load_query_embedder(gpu=True)
 
 
 def photo_match(bundle: Path | None, images: Path | None) -> PhotoMatch:

@@ -239,7 +239,7 @@ def retrieval_command(
     from evaluation.retrieval import RetrievalRun, evaluate_retrieval, retrieval_report
 
     opened = _open_bundle(bundle)
-    captioner, embedder = opened.load_captioner(), opened.load_embedder()
+    captioner, embedder = opened.load_captioner(), opened.load_query_embedder()
     references = select_languages(all_references, language, captioner.languages)
     with _progress("embedding photos", photos) as advance:
         results = evaluate_retrieval(

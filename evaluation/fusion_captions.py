@@ -54,7 +54,7 @@ class FeatureCaptioner:
             bridge: in evaluation mode and of this captioner's dtype; None for the language model alone.
         """
         settings = GenerationSettings(
-            beams=beams, no_repeat_ngram=2, banned=(self._material.prompts.tokenizer.separator_id,)
+            beams=beams, no_repeat_ngram=2, never=self._material.prompts.tokenizer.special.never
         )
         captions: Captions = {language: {} for language in languages}
         for batch in _batches(photos, max(1, _ROWS_AT_ONCE // len(languages))):

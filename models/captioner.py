@@ -21,6 +21,7 @@ from models.captions import Alternative, Caption, CaptionResult, CaptionSettings
 from models.explanation import explain
 from models.fusion.bridge import Bridge
 from models.generation import GenerationSettings, Hypothesis, generate
+from models.language.decoding import LanguageModel
 from models.language.xglm import XGLM
 from models.lengths import choose, within
 from models.manifest import GenerationDefaults
@@ -30,11 +31,10 @@ from models.neutral.lexicon import load_lexicons
 from models.neutral.neighbours import neutral_first
 from models.neutral.wording import NeutralRows, NeutralWording
 from models.prompts.builder import PromptBuilder
-from models.vision.efficientnet_lite import EfficientNetLite
+from models.vision.encoder import VisionEncoder
 from models.vision.features import VisionFeatures
-from models.vision.preprocess import preprocess
 from retrieval.datastore import Datastore, Neighbour
-from retrieval.embedder import Embedder, Queries
+from retrieval.embedder import Queries, QueryEmbedder
 from retrieval.errors import DatastoreError, InvalidRequestError
 from retrieval.languages import display_name, match
 
@@ -68,11 +68,11 @@ class Captioner:
         bundle_name: str,
         revision: str,
         languages: tuple[str, ...],
-        vision: EfficientNetLite,
-        embedder: Embedder,
+        vision: VisionEncoder,
+        embedder: QueryEmbedder,
         datastore: Datastore,
         prompts: PromptBuilder,
-        language_model: XGLM,
+        language_model: LanguageModel,
         bridge: Bridge[Any],
         defaults: GenerationDefaults,
         matcher: CaptionMatcher | None = None,
@@ -119,6 +119,8 @@ class Captioner:
             raise InvalidRequestError("name at least one language")
         if k < 0:
             raise InvalidRequestError("neighbours must not be negative")
+        if settings.explain and not isinstance(self._language_model, XGLM):
+            raise InvalidRequestError(f"the bundle {self.bundle_name} cannot explain: ask without explain")
         if settings.rerank and self._matcher is None:
             raise InvalidRequestError(f"the bundle {self.bundle_name} has no matcher to rerank captions with")
         if settings.neutral:
@@ -207,6 +209,7 @@ class Captioner:
         attention: list[tuple[WordAttention, ...]] = [()] * len(written)
         if settings.explain:
             best = [row[0].hypothesis.ids for row in written]
+            assert isinstance(self._language_model, XGLM)  # refused before
             attention = explain(
                 self._language_model, self._bridge, self._prompts.tokenizer, features, counts, prompts, best
             )
@@ -241,9 +244,7 @@ class Captioner:
 
     @torch.inference_mode()
     def _encode(self, images: Sequence[Image.Image]) -> VisionFeatures:
-        weight = self._vision.classifier.weight
-        features: VisionFeatures = self._vision(preprocess(images).to(weight.device))
-        return features
+        return self._vision.encode(images)
 
     def _embed(self, features: VisionFeatures) -> Queries:
         return self._embedder.embed_pooled(features.pooled, features.class_logits)
@@ -285,25 +286,25 @@ class Captioner:
         neutral: Sequence[NeutralWording] | None,
     ) -> list[list[Hypothesis]]:
         """Hypotheses of each prompt; each image has so many of them in turn."""
-        weight = self._language_model.embed_tokens.weight
-        state = self._bridge.prepare(features.tokens.to(weight.dtype))
+        model = self._language_model
+        state = self._bridge.prepare(features.tokens.to(model.dtype))
         prefix = self._bridge.prefix(state)
         longest = max(map(len, prompts)) + generation.max_new_tokens
         longest += 0 if prefix is None else prefix.shape[1]
-        limit = self._language_model.config.max_positions
+        limit = model.config.max_positions
         if longest > limit:
             raise InvalidRequestError(
                 f"prompt and caption have {longest} tokens together, more than the model's "
                 f"{limit}: ask for fewer neighbours or a smaller max_tokens"
             )
-        rows = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts)).to(weight.device)
+        rows = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts)).to(model.device)
         # The less a photo is like those the bridge was trained on, the more of the neighbours' words.
         copied = (self._defaults.copy_weight * novelty).repeat(counts).tolist()
         hypotheses: list[list[Hypothesis]] = []
         for start in range(0, len(prompts), _ROWS_AT_ONCE):  # more than one only for very many languages
             chunk = slice(start, start + _ROWS_AT_ONCE)
             hypotheses += generate(
-                self._language_model,
+                model,
                 prompts[chunk],
                 generation,
                 bridge=self._bridge,
@@ -389,7 +390,7 @@ class Captioner:
         ]
 
     def _generation_settings(self, settings: CaptionSettings) -> GenerationSettings:
-        defaults = self._defaults
+        defaults, special = self._defaults, self._prompts.tokenizer.special
         chosen = GenerationSettings(
             max_new_tokens=defaults.max_tokens if settings.max_tokens is None else settings.max_tokens,
             min_new_tokens=defaults.min_tokens if settings.min_tokens is None else settings.min_tokens,
@@ -400,7 +401,8 @@ class Captioner:
             temperature=settings.temperature,
             top_p=GenerationSettings.top_p if settings.top_p is None else settings.top_p,
             seed=settings.seed,
-            banned=(self._prompts.tokenizer.separator_id,),
+            end=special.end,
+            never=special.never,
         )
         if settings.rerank or settings.max_length is not None:
             chosen = replace(chosen, num_captions=chosen.width)

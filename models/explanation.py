@@ -25,7 +25,8 @@ from torch import Tensor
 from models.captions import WordAttention
 from models.fusion.bridge import Bridge
 from models.fusion.rollout import as_distributions, cross_rollout
-from models.language.tokenizer import PAD, Tokenizer
+from models.language.tokenizer import PAD
+from models.language.vocabulary import Vocabulary
 from models.language.words import group_words
 from models.language.xglm import XGLM, LayerAttention
 from models.vision.features import VisionFeatures
@@ -55,7 +56,7 @@ def grid_of(tokens: int, grid: tuple[int, int] | None) -> tuple[int, int]:
 def explain(
     model: XGLM,
     bridge: Bridge[Any],
-    tokenizer: Tokenizer,
+    tokenizer: Vocabulary,
     features: VisionFeatures,
     counts: Sequence[int],
     prompts: Sequence[Sequence[int]],

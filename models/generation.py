@@ -1,9 +1,7 @@
 """From prompts to token ids: greedy and beam search, nucleus sampling.
 
-Each prompt is prefilled once, whatever the number of beams. The tokens that beams add afterwards are nodes of
-a tree: every node's keys and values are written once behind the prompt's, and a boolean mask says which nodes
-are a beam's own past. Reordering beams therefore permutes a small mask and never the cache, and all beams
-share the keys and values of prompt and image. Rows of different prompt length give what they give alone.
+Each prompt is read once, whatever the number of beams; how a language model keeps what it has read is not
+known here (models/language/decoding.py). Rows of different prompt length give what they give alone.
 """
 
 from collections.abc import Sequence
@@ -14,9 +12,8 @@ import torch
 from torch import Tensor
 
 from models.fusion.bridge import Bridge, BridgeState
-from models.language.cache import KeyValueCache
+from models.language.decoding import LanguageModel
 from models.language.tokenizer import BOS, EOS, PAD, UNK
-from models.language.xglm import XGLM
 from models.neighbour_cache import Copying, NeighbourCache
 from models.neutral.wording import NeutralRows
 
@@ -36,7 +33,9 @@ class GenerationSettings:
     temperature: float | None = None  # a number: sample instead of searching
     top_p: float = 0.9  # when sampling, from the smallest set of tokens with this probability
     seed: int = 0  # of sampling
-    banned: tuple[int, ...] = ()  # tokens never generated, beside the special ones
+    end: int = EOS  # the token that ends a caption
+    never: tuple[int, ...] = (BOS, PAD, UNK)  # special tokens, which are in no caption
+    banned: tuple[int, ...] = ()  # others that are not to be in one
 
     @property
     def width(self) -> int:
@@ -66,28 +65,32 @@ class _Beams:
     """What is being generated: B rows of W sequences, S tokens long so far."""
 
     rows: Tensor  # (B,) which prompt a row belongs to
-    prompt_lengths: Tensor  # (B,)
-    prefix: int  # positions of the bridge's prefix in front of each prompt
     ids: Tensor  # (B, W, S)
     scores: Tensor  # (B, W) summed log-probabilities
-    past: Tensor  # (B, W, nodes) bool: which nodes of the tree a sequence consists of
+    parents: Tensor  # (B, W) which sequence of the step before each of them continues
     ended: Tensor  # (B, W) bool, used when sampling: has produced the end token
+
+    @classmethod
+    def empty(cls, batch: int, width: int, device: torch.device) -> "_Beams":
+        """Before the first token each row is one sequence, the prompt."""
+        return cls(
+            rows=torch.arange(batch, device=device),
+            ids=torch.empty(batch, 1, 0, dtype=torch.int64, device=device),
+            scores=torch.zeros(batch, 1, device=device),
+            parents=torch.zeros(batch, 1, dtype=torch.int64, device=device),
+            ended=torch.zeros(batch, width, dtype=torch.bool, device=device),
+        )
 
     def keep(self, kept: Tensor) -> None:
         """Keep some of the rows."""
-        self.rows, self.prompt_lengths = self.rows[kept], self.prompt_lengths[kept]
-        self.ids, self.scores = self.ids[kept], self.scores[kept]
-        self.past, self.ended = self.past[kept], self.ended[kept]
+        self.rows, self.ids, self.scores = self.rows[kept], self.ids[kept], self.scores[kept]
+        self.parents, self.ended = self.parents[kept], self.ended[kept]
 
     def extend(self, parents: Tensor, tokens: Tensor, scores: Tensor) -> None:
         """Sequence w of each row becomes `parents[w]` followed by `tokens[w]`: all (B, W)."""
-        length, nodes = self.ids.shape[2], self.past.shape[2]
-        self.ids = self.ids.gather(1, parents[:, :, None].expand(-1, -1, length))
+        self.ids = self.ids.gather(1, parents[:, :, None].expand(-1, -1, self.ids.shape[2]))
         self.ids = torch.cat([self.ids, tokens[:, :, None]], dim=2)
-        self.past = self.past.gather(1, parents[:, :, None].expand(-1, -1, nodes))
-        own = torch.eye(tokens.shape[1], dtype=torch.bool, device=tokens.device).expand(len(tokens), -1, -1)
-        self.past = torch.cat([self.past, own], dim=2)
-        self.scores = scores
+        self.parents, self.scores = parents, scores
 
 
 @dataclass
@@ -113,7 +116,7 @@ class _Finished:
 
 @torch.inference_mode()
 def generate(
-    model: XGLM,
+    model: LanguageModel,
     prompts: Sequence[Sequence[int]],
     settings: GenerationSettings,
     *,
@@ -125,7 +128,7 @@ def generate(
     """Continue each prompt.
 
     Args:
-        model: the decoder, in evaluation mode.
+        model: in evaluation mode.
         prompts: token ids, none empty; lengths may differ.
         settings: how tokens are chosen.
         bridge, bridge_state: the image, prepared, one row a prompt.
@@ -141,10 +144,17 @@ def generate(
     """
     if not prompts or not all(prompts):
         raise ValueError("every prompt needs at least one token")
-    cache, hidden, beams = _prefill(model, prompts, settings, bridge, bridge_state)
-    prompt_width = cache.length
+    continuation = model.start(
+        prompts,
+        width=settings.width,
+        max_new_tokens=settings.max_new_tokens,
+        bridge=bridge,
+        bridge_state=bridge_state,
+    )
+    hidden = continuation.hidden_states
+    beams = _Beams.empty(len(prompts), settings.width, hidden.device)
     neighbour_cache = None if copying is None else NeighbourCache(copying, hidden)
-    hidden = hidden[torch.arange(len(prompts)), beams.prompt_lengths - 1][:, None]
+    hidden = hidden[torch.arange(len(prompts)), continuation.lengths - 1][:, None]
     finished = [_Finished(settings) for _ in prompts]
     uniforms = torch.Generator().manual_seed(settings.seed)
     choose = _search if settings.temperature is None else _sample
@@ -162,66 +172,12 @@ def generate(
         if int(done.sum()) * 2 >= len(done):  # dropping rows copies the cache: worth it for many at once
             kept = (~done).nonzero()[:, 0]
             beams.keep(kept)
-            cache.keep_rows(kept)
-            bridge_state = None if bridge_state is None else bridge_state.select(kept)
+            continuation.keep(kept)
             if neighbour_cache is not None:
                 neighbour_cache.keep(kept)
-        hidden = _step(model, cache, prompt_width, beams, bridge, bridge_state)
+        hidden = continuation.extend(beams.parents, beams.ids[:, :, -1])
     _take_unfinished(beams, finished, settings)
     return [entry.hypotheses for entry in finished]
-
-
-def _prefill(
-    model: XGLM,
-    prompts: Sequence[Sequence[int]],
-    settings: GenerationSettings,
-    bridge: Bridge[Any] | None,
-    bridge_state: BridgeState | None,
-) -> tuple[KeyValueCache, Tensor, _Beams]:
-    """Run the prompts; return the cache, hidden states (B, P, D), and empty beams."""
-    device = model.embed_tokens.weight.device
-    lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)
-    width, batch = int(lengths.max()), len(prompts)
-    # Padding on the right: it comes after every real token, so the causal mask already hides it.
-    ids = torch.tensor([[*prompt, *[PAD] * (width - len(prompt))] for prompt in prompts], device=device)
-    prefix = None if bridge is None or bridge_state is None else bridge.prefix(bridge_state)
-    prefix_width = 0 if prefix is None else prefix.shape[1]
-    cache = model.new_cache(batch, prefix_width + width + settings.width * settings.max_new_tokens)
-    causal = torch.ones(width, width, dtype=torch.bool, device=device).tril()[None, None]
-    hidden = model(ids, mask=causal, bridge=bridge, bridge_state=bridge_state, cache=cache)
-    cache.advance(prefix_width + width)
-    beams = _Beams(
-        rows=torch.arange(batch, device=device),
-        prompt_lengths=lengths,
-        prefix=prefix_width,
-        ids=torch.empty(batch, 1, 0, dtype=torch.int64, device=device),
-        scores=torch.zeros(batch, 1, device=device),
-        past=torch.empty(batch, 1, 0, dtype=torch.bool, device=device),
-        ended=torch.zeros(batch, settings.width, dtype=torch.bool, device=device),
-    )
-    return cache, hidden, beams
-
-
-def _step(
-    model: XGLM,
-    cache: KeyValueCache,
-    prompt_width: int,
-    beams: _Beams,
-    bridge: Bridge[Any] | None,
-    bridge_state: BridgeState | None,
-) -> Tensor:
-    """Feed the newest token of every sequence; return hidden states (B, W, D)."""
-    _, width, length = beams.ids.shape
-    real = torch.arange(prompt_width, device=beams.ids.device) < beams.prefix + beams.prompt_lengths[:, None]
-    mask = torch.cat([real[:, None].expand(-1, width, -1), beams.past], dim=2)[
-        :, None
-    ]  # (B, 1, W, P + nodes)
-    positions = (beams.prompt_lengths + length - 1)[:, None].expand(-1, width)
-    hidden: Tensor = model(
-        beams.ids[:, :, -1], positions, mask, bridge=bridge, bridge_state=bridge_state, cache=cache
-    )
-    cache.advance(width)
-    return hidden
 
 
 def _log_softmax(logits: Tensor) -> Tensor:
@@ -231,15 +187,16 @@ def _log_softmax(logits: Tensor) -> Tensor:
 
 def _constrain(scores: Tensor, beams: _Beams, step: int, settings: GenerationSettings) -> Tensor:
     """Log-probabilities (B, W, V), in place: minus infinity where a token is not allowed now."""
-    scores[..., [BOS, PAD, UNK, *settings.banned]] = _NEVER
+    scores[..., [*settings.never, *settings.banned]] = _NEVER
     if step < settings.min_new_tokens:
-        scores[..., EOS] = _NEVER
+        scores[..., settings.end] = _NEVER
     n = settings.no_repeat_ngram
     if n and step >= n:
         grams = beams.ids.unfold(2, n, 1)  # (B, W, S-n+1, n)
         latest = beams.ids[:, :, None, step - n + 1 :]
         repeated = (grams[..., :-1] == latest).all(dim=-1)
-        scores.scatter_(2, grams[..., -1].where(repeated, PAD), _NEVER)
+        highest = torch.where(repeated, _NEVER, -_NEVER).to(scores.dtype)
+        scores.scatter_reduce_(2, grams[..., -1], highest, reduce="amin")
     return scores
 
 
@@ -258,7 +215,7 @@ def _search(
     totals, order = totals.topk(2 * width, dim=1)  # (B, 2W), best first
     parents = order // (2 * width)
     tokens = tokens.flatten(1).gather(1, order)
-    ends = tokens == EOS
+    ends = tokens == settings.end
     for b, rank in ends[:, :width].nonzero().tolist():
         total = float(totals[b, rank])
         if total > _NEVER:
@@ -296,11 +253,11 @@ def _sample(
     tokens = order.gather(2, choice)[..., 0]  # (B, W)
     gained = log_probabilities.gather(2, tokens[..., None])[..., 0]
     previous = beams.scores.expand(-1, width)
-    for b, w in ((tokens == EOS) & ~beams.ended).nonzero().tolist():
+    for b, w in ((tokens == settings.end) & ~beams.ended).nonzero().tolist():
         ids = tuple(beams.ids[b, min(w, beams.ids.shape[1] - 1)].tolist())
         total = float(previous[b, w] + gained[b, w])
         finished[int(beams.rows[b])].add(Hypothesis(ids, total, finished=True))
-    beams.ended = beams.ended | (tokens == EOS)
+    beams.ended = beams.ended | (tokens == settings.end)
     parents = torch.arange(width, device=tokens.device).clamp(max=beams.ids.shape[1] - 1)
     beams.extend(parents.expand(batch, -1), tokens, previous + gained)
     return beams.ended.all(dim=1)

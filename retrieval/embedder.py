@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -257,6 +258,18 @@ class Queries:
 
     vectors: NDArray[np.float32]  # (B, E), L2-normalised
     novelty: NDArray[np.float32]  # (B,) how unlike all training photos, from 0 to 1
+
+
+class QueryEmbedder(Protocol):
+    """What retrieval needs of an embedder, whichever it is."""
+
+    id: str  # names encoders and weights; a datastore built with another id is refused
+    dimension: int
+
+    def embed_texts(
+        self, texts: Sequence[str], progress: Callable[[int, int], None] | None = None
+    ) -> NDArray[np.float32]: ...
+    def embed_pooled(self, pooled: Tensor, class_logits: Tensor) -> Queries: ...
 
 
 def load_encoder_on_gpu() -> E5Encoder:

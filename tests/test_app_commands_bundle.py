@@ -25,6 +25,10 @@ class Manifest(BaseModel):
     vision: Part = Part(kind="efficientnet", layers=3)
     language: Part = Part(kind="xglm")
 
+    @property
+    def hub_references(self) -> tuple[()]:
+        return ()
+
 
 @dataclass
 class Bundle:

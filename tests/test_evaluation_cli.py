@@ -72,6 +72,8 @@ class TinyBundle:
             embed_texts=lambda texts: np.eye(2, dtype=np.float32)[[place(text) for text in texts]],
         )
 
+    load_query_embedder = load_embedder
+
 
 @pytest.fixture
 def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

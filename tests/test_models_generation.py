@@ -15,7 +15,7 @@ from models.fusion.gated_cross_attention import GatedCrossAttentionBridge, Gated
 from models.fusion.query_transformer import QueryTransformerBridge, QueryTransformerConfig
 from models.fusion.visual_prefix import VisualPrefixBridge, VisualPrefixConfig
 from models.generation import GenerationSettings, Hypothesis, generate
-from models.language.tokenizer import PAD
+from models.language.special_tokens import NO_TOKEN
 from models.language.xglm import XGLM, XGLMConfig
 from models.neighbour_cache import Copying
 
@@ -76,7 +76,7 @@ def naive_log_probabilities(
     hidden = model(torch.tensor([ids]), bridge=bridge, bridge_state=state)
     scores = model.logits(hidden)[0, -1].log_softmax(-1)
     continuations, weight = copying
-    offered = [place for place, token in enumerate(continuations) if token != PAD]
+    offered = [place for place, token in enumerate(continuations) if token != NO_TOKEN]
     if offered:
         alike = torch.cosine_similarity(hidden[0, offered], hidden[0, -1:], dim=-1)
         probabilities = (1 - weight) * scores.exp()
@@ -138,7 +138,8 @@ def test_batched_search_equals_naive_search(
             assert mine.log_probability == pytest.approx(naive.log_probability, abs=1e-4)
 
 
-CONTINUATIONS = [[1, 6, 7, 2, 9, 2, 1], [1, 1], [1, 13, 14, 2], [1, 31, 32, 33, 2]]
+N = NO_TOKEN
+CONTINUATIONS = [[N, 6, 7, 2, 9, 2, N], [N, N], [N, 13, 14, 2], [N, 31, 32, 33, 2]]
 
 
 @torch.inference_mode()

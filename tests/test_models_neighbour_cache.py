@@ -1,5 +1,6 @@
 import torch
 
+from models.language.special_tokens import NO_TOKEN
 from models.neighbour_cache import Copying, NeighbourCache
 
 VOCABULARY = 8
@@ -7,7 +8,7 @@ VOCABULARY = 8
 
 def cache(weights: list[float]) -> NeighbourCache:
     hidden = torch.eye(4)[None].repeat(2, 1, 1)  # each place of a prompt unlike the others
-    return NeighbourCache(Copying([[1, 5, 6, 6], [1, 1]], weights), hidden)
+    return NeighbourCache(Copying([[NO_TOKEN, 5, 6, 6], [NO_TOKEN, NO_TOKEN]], weights), hidden)
 
 
 def log_uniform(batch: int, width: int) -> torch.Tensor:

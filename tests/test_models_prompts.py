@@ -7,7 +7,8 @@ import pytest
 import regex
 
 from models.bundle import default_bundle
-from models.language.tokenizer import EOS, PAD, Tokenizer
+from models.language.special_tokens import NO_TOKEN
+from models.language.tokenizer import EOS, Tokenizer
 from models.prompts.builder import MAX_NEIGHBOUR_TOKENS, PromptBuilder, load_templates
 from retrieval.errors import BundleError
 from retrieval.languages import XM3600_LANGUAGES, autonym
@@ -111,13 +112,13 @@ def test_continuations_are_the_neighbours_and_their_ends(
     prompt = prompts.build("en", neighbours)
     continuations = prompts.continuations(prompt)
     assert len(continuations) == len(prompt)
-    assert [token for token in continuations if token != PAD] == [*first, EOS, *second, EOS]
+    assert [token for token in continuations if token != NO_TOKEN] == [*first, EOS, *second, EOS]
     for place, token in enumerate(continuations):
-        assert token in (PAD, EOS) or token == prompt[place + 1]
+        assert token in (NO_TOKEN, EOS) or token == prompt[place + 1]
 
 
 def test_without_neighbours_nothing_is_continued(prompts: PromptBuilder) -> None:
-    assert set(prompts.continuations(prompts.build("de", []))) == {PAD}
+    assert set(prompts.continuations(prompts.build("de", []))) == {NO_TOKEN}
 
 
 def test_long_neighbours_are_cut(prompts: PromptBuilder, tokenizer: Tokenizer) -> None:

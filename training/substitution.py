@@ -11,7 +11,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-from models.language.tokenizer import Tokenizer
+from models.language.vocabulary import Vocabulary
 
 Captions = list[list[int]]
 Word = tuple[int, ...]
@@ -30,7 +30,7 @@ class WordSubstitution:
     def __init__(
         self,
         ids: Mapping[str, Mapping[str, Captions]],
-        tokenizer: Tokenizer,
+        tokenizer: Vocabulary,
         *,
         frequent: int = 40,
         least: int = 3,

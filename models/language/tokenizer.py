@@ -10,6 +10,7 @@ from pathlib import Path
 
 import sentencepiece
 
+from models.language.special_tokens import SpecialTokens
 from retrieval.errors import BundleError
 
 BOS, PAD, EOS, UNK = 0, 1, 2, 3
@@ -37,6 +38,9 @@ class Tokenizer:
         self.separator_id: int = self._processor.piece_to_id(SEPARATOR)
         if special != (BOS, PAD, EOS, UNK) or self.separator_id == UNK:
             raise BundleError(f"{path}: special tokens are {special}, not bos 0, pad 1, eos 2, unk 3")
+        self.special = SpecialTokens(
+            start=(EOS,), end=EOS, never=(BOS, PAD, UNK, self.separator_id), separator=self.separator_id
+        )
 
     def __len__(self) -> int:
         return int(self._processor.get_piece_size())

@@ -6,7 +6,7 @@ transformers' `XGLMForCausalLM` by name. It does not know how prompts are built 
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from models.fusion.attention import attention, merge_heads, split_heads
 from models.fusion.bridge import Bridge, BridgeState
 from models.language.cache import KeyValueCache
+from models.language.tree import TokenTree
 from models.weights import load_weights
 from retrieval.errors import BundleError
 
@@ -133,12 +134,16 @@ class XGLM(nn.Module):
         self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.num_layers))
         self.layer_norm = nn.LayerNorm(config.d_model)
         self.dropout = nn.Dropout(config.dropout)
-        table = sinusoidal_positions(
-            config.max_positions + _POSITION_OFFSET, config.d_model, config.pad_token_id
-        )
-        self.register_buffer("positions", table, persistent=False)
+        self.reset_positions()
         self.embedding_scale = math.sqrt(config.d_model) if config.scale_embedding else 1.0
         self.reset_parameters()
+
+    def reset_positions(self) -> None:
+        """Compute the table of positions, on the CPU in float32 unless another device is the default."""
+        table = sinusoidal_positions(
+            self.config.max_positions + _POSITION_OFFSET, self.config.d_model, self.config.pad_token_id
+        )
+        self.register_buffer("positions", table, persistent=False)
 
     def reset_parameters(self) -> None:
         """N(0, 0.02) weights and zero biases, as XGLM is initialised."""
@@ -198,6 +203,33 @@ class XGLM(nn.Module):
         normalised: Tensor = self.layer_norm(x[:, -input_ids.shape[1] :])
         return normalised
 
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.embed_tokens.weight.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.embed_tokens.weight.device
+
+    def start(
+        self,
+        prompts: Sequence[Sequence[int]],
+        *,
+        width: int,
+        max_new_tokens: int,
+        bridge: Bridge[Any] | None = None,
+        bridge_state: BridgeState | None = None,
+    ) -> TokenTree:
+        """Read prompts, to be continued by `width` sequences each (models/language/decoding.py)."""
+        return TokenTree(
+            self,
+            prompts,
+            width=width,
+            max_new_tokens=max_new_tokens,
+            bridge=bridge,
+            bridge_state=bridge_state,
+        )
+
     def logits(self, hidden_states: Tensor) -> Tensor:
         """Scores over the vocabulary (..., V) of hidden states (..., D)."""
         return F.linear(hidden_states, self.embed_tokens.weight)
@@ -245,6 +277,8 @@ def from_transformers(weights: Mapping[str, Tensor], config: XGLMConfig) -> XGLM
             out = f"{prefix}self_attn.out_proj.{kind}"
             if out in renamed:
                 renamed[f"{prefix}out_proj.{kind}"] = renamed.pop(out)
-    model = XGLM(config)
-    load_weights(model, renamed, "language model")
+    with torch.device("meta"):  # billions of weights are not drawn to be overwritten
+        model = XGLM(config)
+    load_weights(model, renamed, "language model", assign=True)
+    model.reset_positions()
     return model

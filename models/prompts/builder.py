@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 
-from models.language.tokenizer import EOS, PAD, Tokenizer
+from models.language.special_tokens import NO_TOKEN
+from models.language.vocabulary import Vocabulary
 
 MAX_NEIGHBOUR_TOKENS = 33  # as in PAELLA's training
 
@@ -29,7 +30,7 @@ def load_templates() -> dict[str, Template]:
 class PromptBuilder:
     """Builds prompts for a tokenizer; templates are tokenised once."""
 
-    def __init__(self, tokenizer: Tokenizer, templates: Mapping[str, Template]) -> None:
+    def __init__(self, tokenizer: Vocabulary, templates: Mapping[str, Template]) -> None:
         self.tokenizer = tokenizer
         self.languages = tuple(sorted(templates))
         self._parts = {
@@ -44,23 +45,28 @@ class PromptBuilder:
     def build_from_ids(self, language: str, neighbours: Sequence[Sequence[int]]) -> list[int]:
         """As `build`, from captions already tokenised."""
         opening, closing = self._parts[language]
-        ids = [EOS]
+        special = self.tokenizer.special
+        ids = [*special.start]
+        between = [] if special.separator is None else [special.separator]
         if neighbours:
             for part in [opening, *(caption[:MAX_NEIGHBOUR_TOKENS] for caption in neighbours)]:
-                ids += [*part, self.tokenizer.separator_id]
+                ids += [*part, *between]
         return ids + closing
 
     def continuations(self, prompt: Sequence[int]) -> list[int]:
         """What follows each token of a prompt inside its neighbours: (P,) token ids.
 
-        EOS at the last token of a neighbour, PAD at tokens that are no part of one. The token before a
-        neighbour's first counts as part of it: its continuation is how a caption begins.
+        The end token at the last token of a neighbour, NO_TOKEN at tokens that are no part of one. The token
+        before a neighbour's first counts as part of it: its continuation is how a caption begins. Where the
+        vocabulary has no separator, it cannot be told what is part of one.
         """
-        separator = self.tokenizer.separator_id
+        separator, end = self.tokenizer.special.separator, self.tokenizer.special.end
+        if separator is None:
+            return [NO_TOKEN] * len(prompt)
         total = prompt.count(separator)
         seen, follows = 0, []
-        for token, following in zip(prompt, [*prompt[1:], PAD], strict=True):
+        for token, following in zip(prompt, [*prompt[1:], NO_TOKEN], strict=True):
             seen += token == separator
             inside = 0 < seen < total
-            follows.append((EOS if following == separator else following) if inside else PAD)
+            follows.append((end if following == separator else following) if inside else NO_TOKEN)
         return follows

@@ -10,14 +10,16 @@ import hashlib
 import importlib.resources
 import io
 import pickle
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.vision.features import VisionFeatures
+from models.vision.preprocess import preprocess
 from retrieval.errors import BundleError
 from retrieval.precision import fast_cpu_dtype
 
@@ -149,6 +151,12 @@ class EfficientNetLite(nn.Module):
         pooled = tokens.float().mean(dim=1)
         rows, columns = feature_map.shape[2:]
         return VisionFeatures(tokens, pooled, self.classifier(pooled), (rows, columns))
+
+    @torch.inference_mode()
+    def encode(self, images: Sequence[Image.Image]) -> VisionFeatures:
+        """Photos of any size and mode: a `VisionEncoder` (models/vision/encoder.py)."""
+        features: VisionFeatures = self(preprocess(images).to(self.classifier.weight.device))
+        return features
 
     def fold_batch_norms(self) -> None:
         """Make each convolution and its batch norm one convolution with a bias; the output stays."""

@@ -1,0 +1,171 @@
+"""A trained bridge and models in the Hub's cache → a bundle."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from models.bridges import bridge_settings
+from models.fusion.cross_attention import CrossAttentionBridge
+from models.hub_files import verified_folder
+from models.hub_parts import load_language_folder
+from models.hub_weights import read_config
+from models.manifest import (
+    MANIFEST,
+    BridgePart,
+    BundleManifest,
+    GenerationDefaults,
+    HubEmbedderPart,
+    HubLanguagePart,
+    HubReference,
+    HubVisionPart,
+    TemplatePart,
+    record_file,
+    revision_of,
+)
+from models.paella_checkpoint import Family, PaellaCheckpoint
+from models.vision.hub import load_hub_vision
+from models.weights import load_weights
+from retrieval.errors import BundleError, InvalidRequestError
+from retrieval.files import replacing
+
+BRIDGE = "bridge.safetensors"
+# As the papers have them, section 4: beam search with 3 beams, at most 25 tokens, 4 captions in the prompt.
+_DEFAULTS = GenerationDefaults(
+    max_tokens=25,
+    min_tokens=3,
+    beams=3,
+    length_penalty=0.0,
+    no_repeat_ngram=0,
+    neighbours=4,
+    min_score=-1.0,
+    min_score_new=-1.0,
+    copy_weight=0.0,
+)
+_LICENCE = "The parts have licences of their own; see their repositories."
+
+
+@dataclass(frozen=True)
+class HubModels:
+    """What a bridge was trained between.
+
+    Attributes:
+        vision: the image encoder.
+        language: the language model with its tokenizer.
+        embedder: an image-text model, whose image side must be `vision`.
+    """
+
+    vision: HubReference
+    language: HubReference
+    embedder: HubReference
+
+
+def import_paella(
+    checkpoint: PaellaCheckpoint,
+    models: HubModels,
+    output: Path,
+    *,
+    languages: Sequence[str],
+    templates: Mapping[str, TemplatePart],
+    end: str | None,
+) -> BundleManifest:
+    """Write a bundle; its datastore is built into it afterwards.
+
+    Args:
+        output: a folder that does not exist yet or is empty; its name names the bundle.
+        languages: codes that the bridge was trained for, or that retrieval is to carry.
+        templates: prompts in place of the project's, by language.
+        end: text of the token that ends a caption; None for the tokenizer's end of sequence.
+
+    Raises:
+        BundleError: a part cannot be loaded, or the checkpoint does not fit the parts.
+        InvalidRequestError: there is something in `output`.
+    """
+    if output.exists() and not (output.is_dir() and not any(output.iterdir())):
+        raise InvalidRequestError(f"{output} is not an empty folder: choose another")
+    vision = load_hub_vision(verified_folder(models.vision))
+    tokens, width = vision.shape()
+    if width != checkpoint.d_memory:
+        raise BundleError(
+            f"the checkpoint reads visual tokens of {checkpoint.d_memory}, those of {models.vision.repo} "
+            f"have {width}"
+        )
+    language = load_language_folder(verified_folder(models.language), torch.bfloat16)
+    shape = language.config
+    config = checkpoint.config(shape.num_layers, shape.d_model, shape.num_heads)
+    bridge = CrossAttentionBridge(config)
+    load_weights(bridge, checkpoint.weights, "bridge")
+    text_kind = read_config(verified_folder(models.embedder)).get("model_type")
+    if text_kind not in ("clip", "siglip") or models.embedder.repo != models.vision.repo:
+        raise BundleError("the embedder must be the image encoder's own image-text model (CLIP or SigLIP)")
+    output.mkdir(parents=True, exist_ok=True)
+    save_file(bridge.state_dict(), output / BRIDGE)
+    files = {BRIDGE: record_file(output / BRIDGE)}
+    manifest = BundleManifest(
+        format_version=1,
+        name=output.absolute().name,
+        revision=revision_of(files, (models.vision, models.embedder, models.language)),
+        languages=tuple(sorted(languages)),
+        vision=HubVisionPart(kind="hub", hub=models.vision, tokens=tokens, width=width),
+        embedder=HubEmbedderPart(
+            kind="hub",
+            id=f"{models.embedder.repo}@{models.embedder.revision[:12]}",
+            hub=models.embedder,
+            dimension=vision.pooled_width(),
+        ),
+        language=HubLanguagePart(
+            kind="hub",
+            hub=models.language,
+            vocab_size=shape.vocab_size,
+            d_model=shape.d_model,
+            num_layers=shape.num_layers,
+            num_heads=shape.num_heads,
+            max_positions=shape.max_positions,
+            end=end,
+        ),
+        bridge=BridgePart(kind="cross_attention", file=BRIDGE, **bridge_settings(bridge)),
+        generation=_DEFAULTS,
+        templates=dict(templates),
+        licence=_LICENCE,
+        provenance=f"Bridge: a checkpoint of {_NAMES[checkpoint.family]}, imported.",
+        files=files,
+    )
+    with replacing(output / MANIFEST) as temporary:
+        text = json.dumps(manifest.model_dump(mode="json"), indent=2, ensure_ascii=False)
+        temporary.write_text(text + "\n", encoding="utf-8")
+    return manifest
+
+
+def default_language_model(checkpoint: PaellaCheckpoint) -> str:
+    """The model on the Hub that a checkpoint of this shape was published for.
+
+    Raises:
+        InvalidRequestError: none is known.
+    """
+    shape = checkpoint.family, checkpoint.num_layers, checkpoint.d_model
+    if shape not in _LANGUAGE_MODELS:
+        raise InvalidRequestError(
+            f"the checkpoint is for {shape[1]} layers of {shape[2]}: name its --language-model"
+        )
+    return _LANGUAGE_MODELS[shape]
+
+
+_LANGUAGE_MODELS: dict[tuple[Family, int, int], str] = {
+    ("paella", 24, 1024): "facebook/xglm-564M",
+    ("paella", 24, 2048): "facebook/xglm-1.7B",
+    ("paella", 48, 2048): "facebook/xglm-2.9B",  # the 4.5B has the same shape; PAELLA's is this
+    ("smallcap", 12, 768): "openai-community/gpt2",
+}
+_NAMES: dict[Family, str] = {"paella": "PAELLA", "smallcap": "SmallCap"}
+# What the released weights were trained with, in English; for PAELLA's other languages the project's prompts.
+PROMPTS: dict[Family, TemplatePart] = {
+    "paella": TemplatePart(
+        opening="Similar images show",
+        closing="A caption I can generate to describe this image in english is:",
+    ),
+    "smallcap": TemplatePart(opening="Similar images show", closing="This image shows"),
+}
+END = "."  # with which released weights end a caption

@@ -1,0 +1,85 @@
+"""What generation needs of a language model, whatever it is built of.
+
+`start` reads the prompts, and what it returns goes on from there token by token; how the past is kept is each
+model's own affair: XGLM's beams share one cache (models/language/tree.py), models of the Hub reorder theirs.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from models.fusion.bridge import Bridge, BridgeState
+
+
+class DecoderShape(Protocol):
+    """What bridges and prompts have to fit to."""
+
+    @property
+    def num_layers(self) -> int: ...
+    @property
+    def d_model(self) -> int: ...
+    @property
+    def num_heads(self) -> int: ...
+    @property
+    def max_positions(self) -> int: ...
+
+
+class Continuation(Protocol):
+    """B prompts that were read, and the W sequences that grow behind each of them.
+
+    Attributes:
+        hidden_states: (B, P, D) of the prompts, padded on the right.
+        lengths: (B,) tokens of each prompt.
+    """
+
+    @property
+    def hidden_states(self) -> Tensor: ...
+
+    @property
+    def lengths(self) -> Tensor: ...
+
+    def extend(self, parents: Tensor, tokens: Tensor) -> Tensor:
+        """Make sequence w of each row what `parents[w]` was, followed by `tokens[w]`: both (B, W).
+
+        At the first call all parents are 0: the prompt. Returns the hidden states (B, W, D) of the tokens.
+        """
+        ...
+
+    def keep(self, rows: Tensor) -> None:
+        """Keep some of the prompts: those of index `rows` (N,) int64. `hidden_states` stays as it is."""
+        ...
+
+
+class LanguageModel(Protocol):
+    """A frozen causal language model with a place in every layer for a bridge from the image."""
+
+    @property
+    def config(self) -> DecoderShape: ...
+
+    @property
+    def dtype(self) -> torch.dtype: ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def logits(self, hidden_states: Tensor) -> Tensor:
+        """Scores over the vocabulary (..., V) of hidden states (..., D)."""
+        ...
+
+    def start(
+        self,
+        prompts: Sequence[Sequence[int]],
+        *,
+        width: int,
+        max_new_tokens: int,
+        bridge: Bridge[Any] | None = None,
+        bridge_state: BridgeState | None = None,
+    ) -> Continuation:
+        """Read prompts (token ids, none empty), to be continued by `width` sequences each.
+
+        Args:
+            bridge, bridge_state: the image, prepared, one row a prompt.
+        """
+        ...
