@@ -203,7 +203,7 @@ def neutral_command(
     photos = read_photos(index, images, split, limit)
     all_references = read_references(captions, [photo.image_id for photo in photos], _kinds(kinds))
 
-    from evaluation.captions import RunDescription
+    from evaluation.caption_report import RunDescription
     from evaluation.neutral import evaluate_neutral, neutral_report, with_words
 
     captioner = _open_bundle(bundle).load_captioner(datastore)

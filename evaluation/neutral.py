@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from evaluation.captions import RunDescription, WritesCaptions
+from evaluation.caption_report import RunDescription
+from evaluation.captions import WritesCaptions
 from evaluation.references import Photo, References, open_photo
 from evaluation.report import Report, ReportTable
 from evaluation.scores import CaptionScores, score_captions

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from evaluation.captions import RunDescription
+from evaluation.caption_report import RunDescription
 from evaluation.neutral import count_words, evaluate_neutral, neutral_report, with_words
 from evaluation.references import Photo, References
 from models.captions import Caption, CaptionResult, CaptionSettings, ImageCaptions
