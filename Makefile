@@ -23,8 +23,11 @@ check: lint test  ## lint, then test (what plain `make` does)
 demo: $(DEMO_STAMP)  ## caption sample photos in every language and write demo/index.html
 	@$(BIN)/python -m app.commands.demo
 
+# Processes with a thread each: most tests are too small to share among threads, which only wait for each other.
+TEST_PROCESSES ?= 2
+
 test: $(DEV_STAMP)  ## run the tests
-	@$(BIN)/python -m pytest
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile
 
 lint: $(DEV_STAMP)  ## check style, types and that docs/cli.md and docs/errors.md are current
 	@$(BIN)/ruff check

@@ -101,11 +101,11 @@ class Service:
 
     def kill_decoder(self, draw: random.Random) -> None:
         """SIGKILL for one of the processes that decode images, whatever it is doing."""
-        workers = [
-            child
-            for child in psutil.Process(self.process.pid).children()
-            if "spawn_main" in " ".join(child.cmdline())
-        ]
+        workers = []
+        for child in psutil.Process(self.process.pid).children():
+            with suppress(psutil.Error):  # it has ended meanwhile
+                if "spawn_main" in " ".join(child.cmdline()):
+                    workers.append(child)
         if workers:
             draw.choice(workers).kill()
 

@@ -73,7 +73,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         substituted_share = 0.2
         vocabulary_sentences = 2000
         [shape]
-        vocab_size = 420
+        vocab_size = 320
         d_model = 32
         num_layers = 2
         num_heads = 2

@@ -38,6 +38,7 @@ from retrieval.errors import InvalidRequestError, PaelleraError
 from retrieval.files import replacing
 from training.bridge import BridgeRun, new_bridge
 from training.config import read_config
+from training.corpus import read_captions
 from training.embedder import EmbedderRun, load_space
 from training.files import save_tensors
 from training.language import VOCABULARY, LanguageRun
@@ -84,7 +85,7 @@ def export(config: BridgeRun, output: Path, generation: GenerationDefaults) -> B
         format_version=1,
         name=output.name,
         revision=revision_of(files),
-        languages=tuple(sorted(load_templates())),
+        languages=_languages(config),
         vision=VisionPart(kind="efficientnet-lite2"),
         embedder=EmbedderPart(
             kind="e5-shared-space",
@@ -111,6 +112,13 @@ def export(config: BridgeRun, output: Path, generation: GenerationDefaults) -> B
     )
     _write_manifest(manifest, output)
     return manifest
+
+
+def _languages(config: BridgeRun) -> tuple[str, ...]:
+    """Those that the bridge was trained in and that have a prompt."""
+    return tuple(
+        sorted({row.language for row in read_captions(config.data.captions)} & load_templates().keys())
+    )
 
 
 def bridge_part(config: BridgeRun, bridge: Any) -> BridgePart:

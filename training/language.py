@@ -105,7 +105,7 @@ def train_language(config: LanguageRun, *, resume: bool) -> None:
     """Train vocabulary and model into `config.output`."""
     config.output.mkdir(parents=True, exist_ok=True)
     corpus = read_training_text(config.data)
-    templates = load_templates()
+    templates = {code: template for code, template in load_templates().items() if code in corpus.texts}
     vocabulary = config.output / VOCABULARY
     if not vocabulary.exists():
         prompts = [part for template in templates.values() for part in (template.opening, template.closing)]
