@@ -119,8 +119,7 @@ def measure(
     else:
         written = list(_write(captioner, photos, list(references), run, progress))
     with progress("embedding photos", photos) as advance:
-        embedder = bundle.load_embedder()
-        similarities = caption_similarities(captioner, embedder, photos, written, advance=advance)
+        similarities = caption_similarities(captioner, captioner, photos, written, advance=advance)
     results = score_written(
         written, references, tokeniser=TOKENISERS[run.tokenisers], similarities=similarities
     )
@@ -135,7 +134,7 @@ def measure(
         run.beams,
         bundle.manifest.generation.neighbours,
         run.tokenisers,
-        embedder.id,
+        bundle.manifest.embedder.id,
         run.rejected,
     )
     if outputs is not None:

@@ -200,20 +200,21 @@ def neutral_command(
     """Count the gendered words in captions with and without `neutral`, and what it costs in CIDEr-D."""
     for path in output or ():
         check_report_path(path)
-    photos = read_photos(index, images, split, limit)
-    all_references = read_references(captions, [photo.image_id for photo in photos], _kinds(kinds))
+    data = read_dataset(
+        DataFormat.INDEX, captions, images, index=index, split=split, kinds=_kinds(kinds), limit=limit
+    )
 
     from evaluation.caption_report import RunDescription
     from evaluation.neutral import evaluate_neutral, neutral_report, with_words
 
     captioner = _open_bundle(bundle).load_captioner(datastore)
-    references = with_words(select_languages(all_references, language, captioner.languages))
-    with _progress("captioning twice", photos) as advance:
+    references = with_words(select_languages(data.references, language, captioner.languages))
+    with _progress("captioning twice", data.photos) as advance:
         results = evaluate_neutral(
-            captioner, photos, references, beams=beams, batch_size=batch_size, advance=advance
+            captioner, data.photos, references, beams=beams, batch_size=batch_size, advance=advance
         )
     version = captioner.datastore.version if captioner.datastore is not None else None
-    run = RunDescription(captioner.bundle_name, captioner.revision, version, split, len(photos), beams)
+    run = RunDescription(captioner.bundle_name, captioner.revision, version, split, len(data.photos), beams)
     _publish(neutral_report(results, run), output)
 
 
@@ -233,19 +234,20 @@ def retrieval_command(
     """Search a split's captions with its photos: recall at 1, 5 and 10 per language."""
     for path in output or ():
         check_report_path(path)
-    photos = read_photos(index, images, split, limit)
-    all_references = read_references(captions, [photo.image_id for photo in photos], _kinds(kinds))
+    data = read_dataset(
+        DataFormat.INDEX, captions, images, index=index, split=split, kinds=_kinds(kinds), limit=limit
+    )
 
     from evaluation.retrieval import RetrievalRun, evaluate_retrieval, retrieval_report
 
     opened = _open_bundle(bundle)
     captioner, embedder = opened.load_captioner(), opened.load_query_embedder()
-    references = select_languages(all_references, language, captioner.languages)
-    with _progress("embedding photos", photos) as advance:
+    references = select_languages(data.references, language, captioner.languages)
+    with _progress("embedding photos", data.photos) as advance:
         results = evaluate_retrieval(
             captioner,
             embedder,
-            photos,
+            data.photos,
             references,
             batch_size=batch_size,
             advance=advance,

@@ -1,11 +1,11 @@
 import base64
 import io
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 from echo_captioner import EchoCaptioner
+from html_tags import Page
 from PIL import Image
 from sample_pictures import plain
 
@@ -14,25 +14,6 @@ from app.commands.demo import SAMPLES, SamplePhoto, main
 from app.commands.demo_page import CaptionedPhoto, demo_page
 from app.images import decode_image
 from app.schemas import CaptionItem, NeighbourItem, SourcedImage
-
-
-class Page(HTMLParser):
-    """Collects the tags with their attributes, and the text a reader sees."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
-        self.feed(html)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
-
-    def attributes(self, tag: str) -> list[dict[str, str | None]]:
-        return [attributes for name, attributes in self.tags if name == tag]
 
 
 @pytest.fixture

@@ -1,10 +1,10 @@
 """The web page of a caption evaluation: complete, safe, and with the best and worst captions."""
 
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from html_tags import Page
 from PIL import Image
 
 from evaluation.caption_examples import pick_examples
@@ -26,23 +26,6 @@ WRITTEN = [TEXTS[0], "طفلان يسبحان", TEXTS[2], "<b>لا شيء</b>"]
 REPORT = Report(
     "A & B", ["bundle <x>", "ar: `tok:words`"], [ReportTable("Scores <1>", ["a", "b"], [["ar", "1"]])], {}
 )
-
-
-class Page(HTMLParser):
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
-        self.feed(html)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
-
-    def all(self, tag: str) -> list[dict[str, str | None]]:
-        return [attributes for name, attributes in self.tags if name == tag]
 
 
 @pytest.fixture
@@ -86,7 +69,7 @@ def test_the_page_is_self_contained_and_safe_and_keeps_directions(
     assert picture.startswith(b"\x89PNG")
     html = caption_page(REPORT, picture, pick_examples(results, written, photos, 1))
     page = Page(html)
-    assert [str(image["src"]).split(",")[0] for image in page.all("img")] == [
+    assert [str(image["src"]).split(",")[0] for image in page.attributes("img")] == [
         "data:image/png;base64", "data:image/jpeg;base64", "data:image/jpeg;base64",
     ]  # fmt: skip
     assert not re.search(r"url\(|@import|<script|https?:|<b>لا", html)
@@ -101,8 +84,11 @@ def test_the_page_is_self_contained_and_safe_and_keeps_directions(
         "العربية",
     ):
         assert part in page.text
-    captions = [attributes for attributes in page.all("p") if attributes.get("class") == "caption"]
-    assert [attributes.get("dir") for attributes in page.all("ul")][1:] == ["rtl", "ltr"] * 2  # bullets, too
+    captions = [attributes for attributes in page.attributes("p") if attributes.get("class") == "caption"]
+    assert [attributes.get("dir") for attributes in page.attributes("ul")][1:] == [
+        "rtl",
+        "ltr",
+    ] * 2  # bullets, too
     assert captions == [{"class": "caption", "lang": "ar", "dir": "auto"}] * 2
 
 

@@ -48,6 +48,9 @@ class TinyCaptioner:
     def embed_images(self, images: Sequence[Image.Image]) -> npt.NDArray[np.float32]:
         return np.eye(2, dtype=np.float32)[[number(image) for image in images]]
 
+    def embed_texts(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        return embed_texts(texts)
+
     def match(self, images: Sequence[Image.Image], texts: Sequence[Sequence[str]]) -> list[list[float]]:
         return [
             [2.0 if any(text == own[number(image)] for own in TEXTS.values()) else -2.0 for text in asked]
@@ -55,22 +58,22 @@ class TinyCaptioner:
         ]
 
 
+def embed_texts(texts: Sequence[str]) -> npt.NDArray[np.float32]:
+    every = [text for texts in TEXTS.values() for text in texts]
+    # A foil is anywhere.
+    return np.eye(2, dtype=np.float32)[[every.index(text) % 2 if text in every else 0 for text in texts]]
+
+
 class TinyBundle:
-    manifest = SimpleNamespace(generation=SimpleNamespace(match_weight=0.02, neighbours=4))
+    manifest = SimpleNamespace(
+        generation=SimpleNamespace(match_weight=0.02, neighbours=4), embedder=SimpleNamespace(id="tiny-2")
+    )
 
     def load_captioner(self, datastore: Path | None = None) -> TinyCaptioner:
         return TinyCaptioner(datastore)
 
     def load_embedder(self) -> SimpleNamespace:
-        every = [text for texts in TEXTS.values() for text in texts]
-
-        def place(text: str) -> int:  # of a foil: anywhere
-            return every.index(text) % 2 if text in every else 0
-
-        return SimpleNamespace(
-            id="tiny-2",
-            embed_texts=lambda texts: np.eye(2, dtype=np.float32)[[place(text) for text in texts]],
-        )
+        return SimpleNamespace(id="tiny-2", embed_texts=embed_texts)
 
     load_query_embedder = load_embedder
 
