@@ -46,11 +46,10 @@ def bootstrap_ratio(
     photos = len(totals)
     if photos == 0 or totals.shape != counts.shape or counts.min() < 1:
         raise ValueError("totals and counts must be of the same photos, each with at least one case")
-    rng = np.random.default_rng(seed)
+    resampled = _resampled(photos, resamples, seed)
     means = []
     for start in range(0, resamples, _AT_ONCE):
-        rows = min(_AT_ONCE, resamples - start)
-        drawn = rng.multinomial(photos, np.full(photos, 1 / photos), size=rows)  # (rows, P)
+        drawn = resampled[start : start + _AT_ONCE].astype(np.float64)  # (rows, P)
         means.append((drawn @ totals) / (drawn @ counts))
     low, high = np.quantile(np.concatenate(means), [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2])
     return Interval(float(totals.sum() / counts.sum()), float(low), float(high))

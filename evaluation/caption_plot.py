@@ -2,12 +2,10 @@
 
 import io
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from evaluation.caption_means import mean_of
 from evaluation.captions import MODES, WITH, LanguageResult, Mode
-from retrieval.files import replacing
 
 # Of Okabe and Ito's colours, told apart with any colour vision.
 _COLOURS = {WITH: "#0072B2", "without": "#E69F00"}
@@ -31,17 +29,12 @@ def draw_captions(results: Sequence[LanguageResult], curve: Mapping[int, Mode]) 
     return buffer.getvalue()
 
 
-def write_picture(picture: bytes, path: Path) -> None:
-    """Replace a file in one step. Raises OSError."""
-    with replacing(path) as temporary:
-        temporary.write_bytes(picture)
-
-
 def _draw_bars(axes: Any, results: Sequence[LanguageResult]) -> None:
     modes = [mode for mode in MODES if mode in results[0].scores] or list(results[0].scores)[:1]
     breadth = 0.8 / len(modes)
+    means = [mean_of("", [result]) for result in results]
     for number, mode in enumerate(modes):
-        intervals = [mean_of("", [result]).modes[mode] for result in results]
+        intervals = [mean.modes[mode] for mean in means]
         heights = [interval.value for interval in intervals]
         reach = [
             [interval.value - interval.low for interval in intervals],

@@ -6,7 +6,7 @@ from typing import Any
 
 from evaluation.bootstrap import COVERAGE, RESAMPLES, Interval
 from evaluation.caption_means import GroupMean, group_means, mean_of
-from evaluation.captions import MODES, WITH, WITHOUT, LanguageResult, Mode
+from evaluation.captions import MODES, WITH, WITHOUT, LanguageResult, Mode, neighbours_of
 from evaluation.report import Report, ReportTable
 
 _DASH = "–"
@@ -21,11 +21,12 @@ class RunDescription:
     datastore: str | None  # version; None: captioned without any
     split: str
     photos: int
-    beams: int
+    beams: int | None  # None: not known
     neighbours: int | None = None  # in the prompt with retrieval; None: not known
     tokenisers: str = "plain"
     embedder: str | None = None  # of CLIPScore
     rejected: tuple[str, ...] = ()  # rows of the data set that were left out
+    captions: str | None = None  # the file they were read from; None: this run wrote them
 
 
 def caption_report(results: Sequence[LanguageResult], run: RunDescription) -> Report:
@@ -72,7 +73,7 @@ def caption_report(results: Sequence[LanguageResult], run: RunDescription) -> Re
 def curve_modes(results: Sequence[LanguageResult], default: int | None) -> dict[int, Mode]:
     """Number of neighbours → mode, ascending; empty if no other number than the bundle's was run."""
     modes = {mode for result in results for mode in result.scores}
-    found = {int(mode.removeprefix("k=")): mode for mode in modes if mode not in MODES}
+    found = {neighbours_of(mode) or 0: mode for mode in modes if mode not in MODES}
     if not found:
         return {}
     if WITHOUT in modes:
@@ -87,15 +88,16 @@ def _facts(results: Sequence[LanguageResult], run: RunDescription) -> list[str]:
     for result in results:
         mode = next(iter(result.scores))
         signatures.setdefault(result.scores[mode].signature, []).append(result.references.language)
-        if mode in result.others:
-            corpus = result.others[mode].corpus
-            signatures.setdefault(corpus.bleu_signature, []).append(result.references.language)
-            signatures.setdefault(corpus.chrf_signature, []).append(result.references.language)
+        corpus = result.others[mode].corpus
+        signatures.setdefault(corpus.bleu_signature, []).append(result.references.language)
+        signatures.setdefault(corpus.chrf_signature, []).append(result.references.language)
     embedder = f"; CLIPScore by the embedder {run.embedder}" if run.embedder else ""
+    datastore = f"datastore {run.datastore}" if run.datastore else "no datastore"
+    beams = "" if run.beams is None else f"; beams {run.beams}"
     facts = [
         f"bundle {run.bundle}, revision {run.revision}",
-        f"datastore {run.datastore}" if run.datastore else "no datastore",
-        f"split {run.split}: {run.photos} photos; beams {run.beams}{embedder}",
+        datastore if run.captions is None else f"captions read from {run.captions}",
+        f"split {run.split}: {run.photos} photos{beams}{embedder}",
         f"brackets: {COVERAGE:.0%} intervals of {RESAMPLES:,} bootstrap resamples of the photos",
         *(f"{', '.join(languages)}: `{signature}`" for signature, languages in signatures.items()),
     ]

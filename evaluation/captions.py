@@ -5,7 +5,9 @@ captioner comes from; the command line opens the bundle.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from itertools import chain
 from typing import Protocol
 
 from PIL import Image
@@ -125,22 +127,29 @@ def score_written(
         key = (output.caption.language, output.retrieval)
         hypotheses.setdefault(key, {})[output.image_id] = output.caption.text
     found = {output.retrieval for output in written}
-    modes = [mode for mode in MODES if mode in found] + sorted(found.difference(MODES))
+    modes = [mode for mode in MODES if mode in found] + sorted(
+        found.difference(MODES), key=lambda mode: neighbours_of(mode) or 0
+    )
     compliance = LanguageCompliance()
     results = []
     for language, own in references.items():
         scores, others = {}, {}
         cut = tokeniser(language)
+        # The same references are cut by both scorers, in every mode.
+        cut = replace(cut, split=lru_cache(maxsize=None)(cut.split))
+        of_references: dict[tuple[str, ...], float | None] = {}  # photos → share in the language
         for mode in modes:
             texts = hypotheses.get((language, mode), {})
             scores[mode] = score_captions(texts, own.texts, language, cut)
-            image_ids = list(scores[mode].image_cider_d)
+            image_ids = tuple(scores[mode].image_cider_d)
             captions = [texts[image_id] for image_id in image_ids]
             targets = [own.texts[image_id] for image_id in image_ids]
+            if image_ids not in of_references:
+                of_references[image_ids] = compliance.share(chain.from_iterable(targets), language)
             others[mode] = OtherScores(
                 score_corpus(captions, targets, cut),
                 compliance.share(captions, language),
-                compliance.share((text for group in targets for text in group), language),
+                of_references[image_ids],
                 _clip_score(similarities, image_ids, language, mode),
             )
         results.append(LanguageResult(own, scores, others))

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING
 from evaluation.caption_examples import pick_examples
 from evaluation.caption_outputs import read_outputs, save_outputs
 from evaluation.caption_page import caption_page
-from evaluation.caption_plot import draw_captions, write_picture
+from evaluation.caption_plot import draw_captions
 from evaluation.caption_report import RunDescription, caption_report, curve_modes
 from evaluation.captions import (
     MODES,
@@ -26,8 +25,8 @@ from evaluation.captions import (
 )
 from evaluation.clip_score import caption_similarities
 from evaluation.published_tokenisation import published_tokeniser_for
-from evaluation.references import Photo, References
-from evaluation.report import HTML, JSON, MARKDOWN, Report, write_atomically
+from evaluation.references import Photo, Progress, References
+from evaluation.report import HTML, MARKDOWN, Report, write_atomically
 from evaluation.tokenisation import Tokeniser, tokeniser_for
 from retrieval.errors import InvalidRequestError
 
@@ -35,10 +34,8 @@ if TYPE_CHECKING:
     from models.bundle import Bundle
     from models.captioner import Captioner
 
-SUFFIXES = (MARKDOWN, HTML, JSON)
 MOST_NEIGHBOURS = 32
 
-Progress = Callable[[str, Sequence[Photo]], AbstractContextManager[Callable[[int], None]]]
 TOKENISERS: dict[str, Callable[[str], Tokeniser]] = {
     "published": published_tokeniser_for,
     "plain": tokeniser_for,
@@ -124,18 +121,20 @@ def measure(
         written, references, tokeniser=TOKENISERS[run.tokenisers], similarities=similarities
     )
     store = captioner.datastore
-    used = store is not None and any(output.retrieval != WITHOUT for output in written)
+    # How captions of a file were written is not known.
+    used = from_outputs is None and store is not None and set(run.modes) != {WITHOUT}
     description = RunDescription(
         captioner.bundle_name,
         captioner.revision,
         store.version if store is not None and used else None,
         run.split,
         len(photos),
-        run.beams,
+        run.beams if from_outputs is None else None,
         bundle.manifest.generation.neighbours,
         run.tokenisers,
         bundle.manifest.embedder.id,
         run.rejected,
+        None if from_outputs is None else from_outputs.name,
     )
     if outputs is not None:
         save_outputs(outputs, written, results)
@@ -183,10 +182,7 @@ def _publish(
             write_atomically(path, caption_page(report, picture, examples))
         elif path.suffix == MARKDOWN:
             beside = path.with_suffix(".png")
-            try:
-                write_picture(picture, beside)
-            except OSError as error:
-                raise InvalidRequestError(f"cannot write {beside}: {error.strerror}") from error
+            write_atomically(beside, picture)
             replace(report, figure=("CIDEr-D by language and by number of neighbours", beside.name)).write(
                 path
             )

@@ -241,18 +241,18 @@ def retrieval_command(
     from evaluation.retrieval import RetrievalRun, evaluate_retrieval, retrieval_report
 
     opened = _open_bundle(bundle)
-    captioner, embedder = opened.load_captioner(), opened.load_query_embedder()
+    captioner = opened.load_captioner()
     references = select_languages(data.references, language, captioner.languages)
     with _progress("embedding photos", data.photos) as advance:
         results = evaluate_retrieval(
             captioner,
-            embedder,
+            captioner,
             data.photos,
             references,
             batch_size=batch_size,
             advance=advance,
         )
-    run = RetrievalRun(captioner.bundle_name, captioner.revision, embedder.id, split)
+    run = RetrievalRun(captioner.bundle_name, captioner.revision, opened.manifest.embedder.id, split)
     _publish(retrieval_report(results, run), output)
 
 

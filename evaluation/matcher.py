@@ -17,7 +17,7 @@ from PIL import Image
 from evaluation.bootstrap import Interval, bootstrap_ratio
 from evaluation.calibration import Calibration, Reliability, measure_calibration, reliability
 from evaluation.foils import Foil, Lexicon, make_foils
-from evaluation.references import Photo, References, open_photo
+from evaluation.references import Photo, Progress, References, open_photo
 from evaluation.retrieval import (
     EmbedsImages,
     EmbedsTexts,
@@ -35,7 +35,6 @@ _EXAMPLES = 2
 Integers = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
-Progress = Callable[[str, Sequence[Photo]], AbstractContextManager[Callable[[int], None]]]
 
 
 def _silent(description: str, photos: Sequence[Photo]) -> AbstractContextManager[Callable[[int], None]]:

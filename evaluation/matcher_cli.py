@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evaluation.foils import load_lexicons
-from evaluation.matcher import Progress, evaluate_matcher
+from evaluation.matcher import evaluate_matcher
 from evaluation.matcher_plot import draw_reliability
 from evaluation.matcher_report import MatcherRun, matcher_report
-from evaluation.references import Photo, References
+from evaluation.references import Photo, Progress, References
 from evaluation.report import Report
 from retrieval.errors import InvalidRequestError
 
@@ -52,11 +52,10 @@ def measure(
     """
     if outputs and find_spec("matplotlib") is None:
         raise InvalidRequestError("beside a report stands a picture: pip install 'paellera[train]'")
-    embedder = bundle.load_embedder()
     weight = bundle.manifest.generation.match_weight
     result = evaluate_matcher(
         captioner,
-        embedder,
+        captioner,
         photos,
         references,
         load_lexicons(),
@@ -65,8 +64,16 @@ def measure(
         seed=_SEED,
         progress=progress,
     )
-    name, revision = captioner.bundle_name, captioner.revision
-    run = MatcherRun(name, revision, embedder.id, split, len(photos), every_photo, weight, _SEED)
+    run = MatcherRun(
+        captioner.bundle_name,
+        captioner.revision,
+        bundle.manifest.embedder.id,
+        split,
+        len(photos),
+        every_photo,
+        weight,
+        _SEED,
+    )
     report = matcher_report(result, run)
     for path in outputs:
         picture = path.with_suffix(".png")

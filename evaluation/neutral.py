@@ -131,6 +131,7 @@ def neutral_report(results: Sequence[NeutralResult], run: RunDescription) -> Rep
             f"bundle {run.bundle}, revision {run.revision}",
             f"datastore {run.datastore}" if run.datastore else "no datastore",
             f"split {run.split}: {run.photos} photos; beams {run.beams}",
+            *sorted({f"`{result.plain_scores.signature}`" for result in results}),
         ],
         tables=[_words_table(results), _cost_table(results), _frequent_table(results)],
         document={

@@ -8,7 +8,8 @@ them; only English is put back from tokens ("a dog 's ball .") to running text.
 import gzip
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,10 @@ _BEFORE_PUNCTUATION = re.compile(r"\s+(?=[.,;:!?%)]|'(?:s|re|ve|ll|d|m)\b|n't\b)
 class Photo:
     image_id: str
     path: Path
+
+
+# A bar over photos with a title; it gives what to call with the number of photos just done.
+Progress = Callable[[str, Sequence[Photo]], AbstractContextManager[Callable[[int], None]]]
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,7 @@ def check_folder(path: Path) -> None:
         )
 
 
-def write_atomically(path: Path, text: str) -> None:
+def write_atomically(path: Path, content: str | bytes) -> None:
     """Replace a file in one step, once its new content is on the disk.
 
     Raises:
@@ -83,6 +83,6 @@ def write_atomically(path: Path, text: str) -> None:
     """
     try:
         with replacing(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+            temporary.write_bytes(content.encode() if isinstance(content, str) else content)
     except OSError as error:
         raise InvalidRequestError(f"cannot write {path}: {error.strerror}") from error

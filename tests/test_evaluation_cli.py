@@ -72,11 +72,6 @@ class TinyBundle:
     def load_captioner(self, datastore: Path | None = None) -> TinyCaptioner:
         return TinyCaptioner(datastore)
 
-    def load_embedder(self) -> SimpleNamespace:
-        return SimpleNamespace(id="tiny-2", embed_texts=embed_texts)
-
-    load_query_embedder = load_embedder
-
 
 @pytest.fixture
 def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
