@@ -35,7 +35,6 @@ class GenerationSettings:
     seed: int = 0  # of sampling
     end: int = EOS  # the token that ends a caption
     never: tuple[int, ...] = (BOS, PAD, UNK)  # special tokens, which are in no caption
-    banned: tuple[int, ...] = ()  # others that are not to be in one
 
     @property
     def width(self) -> int:
@@ -187,7 +186,7 @@ def _log_softmax(logits: Tensor) -> Tensor:
 
 def _constrain(scores: Tensor, beams: _Beams, step: int, settings: GenerationSettings) -> Tensor:
     """Log-probabilities (B, W, V), in place: minus infinity where a token is not allowed now."""
-    scores[..., [*settings.never, *settings.banned]] = _NEVER
+    scores[..., list(settings.never)] = _NEVER
     if step < settings.min_new_tokens:
         scores[..., settings.end] = _NEVER
     n = settings.no_repeat_ngram

@@ -1,6 +1,5 @@
 """A trained bridge and models in the Hub's cache → a bundle."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,6 @@ from models.hub_files import verified_folder
 from models.hub_parts import load_language_folder
 from models.hub_weights import read_config
 from models.manifest import (
-    MANIFEST,
     BridgePart,
     BundleManifest,
     GenerationDefaults,
@@ -24,13 +22,14 @@ from models.manifest import (
     HubVisionPart,
     TemplatePart,
     record_file,
+    require_empty,
     revision_of,
+    write_manifest,
 )
 from models.paella_checkpoint import Family, PaellaCheckpoint
 from models.vision.hub import load_hub_vision
 from models.weights import load_weights
 from retrieval.errors import BundleError, InvalidRequestError
-from retrieval.files import replacing
 
 BRIDGE = "bridge.safetensors"
 # As the papers have them, section 4: beam search with 3 beams, at most 25 tokens, 4 captions in the prompt.
@@ -84,8 +83,7 @@ def import_paella(
         BundleError: a part cannot be loaded, or the checkpoint does not fit the parts.
         InvalidRequestError: there is something in `output`.
     """
-    if output.exists() and not (output.is_dir() and not any(output.iterdir())):
-        raise InvalidRequestError(f"{output} is not an empty folder: choose another")
+    require_empty(output)
     vision = load_hub_vision(verified_folder(models.vision))
     tokens, width = vision.shape()
     if width != checkpoint.d_memory:
@@ -133,9 +131,7 @@ def import_paella(
         provenance=f"Bridge: a checkpoint of {_NAMES[checkpoint.family]}, imported.",
         files=files,
     )
-    with replacing(output / MANIFEST) as temporary:
-        text = json.dumps(manifest.model_dump(mode="json"), indent=2, ensure_ascii=False)
-        temporary.write_text(text + "\n", encoding="utf-8")
+    write_manifest(manifest, output)
     return manifest
 
 

@@ -16,7 +16,8 @@ from pydantic import (
     model_validator,
 )
 
-from retrieval.errors import BundleError
+from retrieval.errors import BundleError, InvalidRequestError
+from retrieval.files import replacing
 
 MANIFEST = "bundle.json"
 _LARGEST_MANIFEST = 2**20  # bytes
@@ -250,6 +251,19 @@ def read_manifest(folder: Path) -> BundleManifest:
             del names[1:2]  # the kind, which pydantic puts in between
         place = ".".join(names)
         raise BundleError(f"{path} is not a manifest of format 1: {place}: {first['msg']}") from error
+
+
+def write_manifest(manifest: BundleManifest, folder: Path) -> None:
+    """Write bundle.json, after everything else: before that the folder is no bundle. Raises OSError."""
+    with replacing(folder / MANIFEST) as temporary:
+        text = json.dumps(manifest.model_dump(mode="json"), indent=2, ensure_ascii=False)
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def require_empty(folder: Path) -> None:
+    """Raise InvalidRequestError if there is something in a folder, or it is a file."""
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise InvalidRequestError(f"{folder} is not an empty folder: choose another")
 
 
 def verify_files(folder: Path, manifest: BundleManifest) -> None:

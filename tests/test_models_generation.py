@@ -230,7 +230,7 @@ def test_special_and_banned_tokens_never_come(model: XGLM) -> None:
     settings = GenerationSettings(max_new_tokens=12, beams=3)
     first = generate(model, PROMPTS, settings)
     favourite = first[0][0].ids[0]
-    again = generate(model, PROMPTS, dataclasses.replace(settings, banned=(favourite,)))
+    again = generate(model, PROMPTS, dataclasses.replace(settings, never=(*settings.never, favourite)))
     tokens = {token for row in again for token in row[0].ids}
     assert not tokens & {0, 1, 2, 3, favourite}
 

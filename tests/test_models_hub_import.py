@@ -224,6 +224,8 @@ def test_a_checkpoint_for_other_models_is_refused(
     assert "tiny/none@main is not in the cache" in capsys.readouterr().err
     assert main([*command, "--vision", "tiny/xglm", "--language-model", "tiny/xglm"]) == 1
     assert "holds a 'xglm'; image encoders are" in capsys.readouterr().err
+    assert main([*command, "--vision", "tiny/clip", "--language-model", "tiny/xglm", "--language", "xx"]) == 2
+    assert "'xx'" in capsys.readouterr().err
     assert not (tmp_path / "bundle").exists()
 
 

@@ -6,6 +6,8 @@ from hub_tokenizers import byte_level, xglm
 from models.language.hub_tokenizer import HubTokenizer
 from models.language.special_tokens import NO_TOKEN
 from models.language.words import group_words
+from models.neutral.lexicon import load_lexicons
+from models.neutral.wording import NeutralWording
 from models.prompts.builder import PromptBuilder, Template
 from retrieval.errors import BundleError
 
@@ -100,3 +102,10 @@ def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
     byte_level(tmp_path)
     with pytest.raises(BundleError, match="tokens, the language model 100"):
         HubTokenizer(tmp_path, 100)
+
+
+def test_a_neutral_wording_is_found_among_rows_that_belong_to_no_token(tmp_path: Path) -> None:
+    for folder in (byte_level(tmp_path / "gpt2"), xglm(tmp_path / "xglm")):
+        vocabulary = HubTokenizer(folder, 1000)
+        assert vocabulary.piece(999) == ""
+        NeutralWording(vocabulary, load_lexicons()["en"])

@@ -6,7 +6,6 @@ The bridge's recipe names the other two. Then build the bundle's datastore: `mak
 """
 
 import argparse
-import json
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -20,7 +19,6 @@ from torch import Tensor
 from models.bridges import bridge_settings
 from models.bundle import DATASTORE, Bundle
 from models.manifest import (
-    MANIFEST,
     BridgePart,
     BundleManifest,
     EmbedderPart,
@@ -29,12 +27,14 @@ from models.manifest import (
     MatcherPart,
     VisionPart,
     record_file,
+    require_empty,
     revision_of,
+    write_manifest,
 )
 from models.matcher import Matcher, matcher_settings
 from models.prompts.builder import load_templates
 from models.quantisation import quantise
-from retrieval.errors import InvalidRequestError, PaelleraError
+from retrieval.errors import PaelleraError
 from retrieval.files import replacing
 from training.bridge import BridgeRun, new_bridge
 from training.config import read_config
@@ -110,7 +110,7 @@ def export(config: BridgeRun, output: Path, generation: GenerationDefaults) -> B
         provenance=PROVENANCE,
         files=files,
     )
-    _write_manifest(manifest, output)
+    write_manifest(manifest, output)
     return manifest
 
 
@@ -176,20 +176,8 @@ def replace_part(
         "files": {file: entry.model_dump(mode="json") for file, entry in files.items()},
     }
     manifest = BundleManifest.model_validate({**document, **changes})
-    _write_manifest(manifest, output)  # last: before that the folder is no bundle
+    write_manifest(manifest, output)  # last: before that the folder is no bundle
     return manifest
-
-
-def require_empty(folder: Path) -> None:
-    """Raise InvalidRequestError if there is something in a folder, or it is a file."""
-    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise InvalidRequestError(f"{folder} is not an empty folder: choose another")
-
-
-def _write_manifest(manifest: BundleManifest, output: Path) -> None:
-    with replacing(output / MANIFEST) as temporary:
-        text = json.dumps(manifest.model_dump(mode="json"), indent=2, ensure_ascii=False)
-        temporary.write_text(text + "\n", encoding="utf-8")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -12,14 +12,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from models.bundle import Bundle
-from models.manifest import BundleManifest
+from models.manifest import BundleManifest, require_empty
 from models.matcher import Matcher
 from models.weights import load_weights
 from retrieval.embedder import EmbedderConfig
 from retrieval.errors import InvalidRequestError, PaelleraError
 from training.calibration import Calibration, calibrate
 from training.config import read_config
-from training.export import matcher_part, replace_part, require_empty
+from training.export import matcher_part, replace_part
 from training.loop import load_trained
 from training.matcher import MatcherRun, new_matcher
 

@@ -200,13 +200,16 @@ def import_paella(
     from models.hub_import import import_paella as write_bundle
     from models.paella_checkpoint import read_paella_checkpoint
     from models.prompts.builder import load_templates
+    from retrieval.languages import match
 
     read = read_paella_checkpoint(checkpoint)
+    known = sorted(load_templates())
+    by_default = known if read.family == "paella" else ["en"]
+    languages = sorted({match(tag, known) for tag in language}) if language else by_default
     seen = pin(vision, _tell)
     models = HubModels(
         vision=seen, language=pin(language_model or default_language_model(read), _tell), embedder=seen
     )
-    languages = language or (sorted(load_templates()) if read.family == "paella" else ["en"])
     manifest = write_bundle(
         read,
         models,

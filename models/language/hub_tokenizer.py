@@ -74,7 +74,9 @@ class HubTokenizer:
     def piece(self, token: int) -> str:
         """A token as text; `▁` stands for the space before a word."""
         text: str = self._tokenizer.decode([token], clean_up_tokenization_spaces=False)
-        written: str = self._tokenizer.convert_ids_to_tokens(token)
+        written: str | None = self._tokenizer.convert_ids_to_tokens(token)
+        if not written:  # a row of the model that belongs to no token
+            return ""
         return "▁" + text.removeprefix(" ") if written[:1] in "▁Ġ" or text.startswith(" ") else text
 
     def decode(self, ids: Sequence[int]) -> str:
