@@ -1,6 +1,6 @@
 """The index that Paellera chooses, against exact search and the index that autofaiss would choose.
 
-    python -m benchmarks.datastore --output benchmarks/datastore.md
+    python -m benchmarks.datastore --output datastore.md
     python -m benchmarks.datastore --count 50000
 
 By default 566,747 vectors of 1024 dimensions (the captions of COCO in CLIP's largest space), random on the

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.machine import describe_machine
+from benchmarks.machine import describe_machine, status_bytes
 from datastore_build.build import build_datastore
 from datastore_build.build_state import NearDuplicateChoice
 from datastore_build.report import BuildProgress
@@ -117,7 +117,7 @@ def _measure(rows: int, options: argparse.Namespace) -> Measured:
 
 def _build(folder: Path, rows: int, near_duplicates: NearDuplicateChoice) -> Measured:
     """Runs in a process of its own."""
-    measured = Measured(rows, start_mb=_memory("RssAnon"))
+    measured = Measured(rows, start_mb=status_bytes("RssAnon") / 1e6)
     stage = STAGES[0]
     began = time.process_time()
 
@@ -144,7 +144,7 @@ def _build(folder: Path, rows: int, near_duplicates: NearDuplicateChoice) -> Mea
     _close()
     measured.seconds = done.seconds
     measured.duplicates = done.near_duplicates.entries if done.near_duplicates else 0
-    measured.resident_mb = _memory("VmHWM")
+    measured.resident_mb = status_bytes("VmHWM") / 1e6
     return measured
 
 
@@ -156,7 +156,7 @@ def _watching(measured: Measured, stage: Any) -> Iterator[None]:
     def watch() -> None:
         while not stop.wait(0.02):
             name = stage()
-            measured.own_mb[name] = max(measured.own_mb.get(name, 0.0), _memory("RssAnon"))
+            measured.own_mb[name] = max(measured.own_mb.get(name, 0.0), status_bytes("RssAnon") / 1e6)
 
     thread = threading.Thread(target=watch)
     thread.start()
@@ -165,14 +165,6 @@ def _watching(measured: Measured, stage: Any) -> Iterator[None]:
     finally:
         stop.set()
         thread.join()
-
-
-def _memory(name: str) -> float:
-    """MB."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(f"{name}:"):
-            return int(line.split()[1]) * 1024 / 1e6
-    raise OSError(f"/proc/self/status has no {name}")
 
 
 def report(results: Sequence[Measured], arguments: Sequence[str]) -> str:

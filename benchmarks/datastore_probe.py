@@ -40,7 +40,6 @@ class Probe(TypedDict):
     independent: Answers
     memory: int  # bytes that opening and searching added
     anonymous: int  # of them, those that the kernel cannot drop
-    open_seconds: float
 
 
 def main() -> None:
@@ -49,14 +48,12 @@ def main() -> None:
     queries = np.load(queries_file)
     np.ones((64, 64), np.float32) @ np.ones((64, 64), np.float32)  # the linear algebra sets up its buffers
     before = proportional_memory()
-    started = time.perf_counter()
     index = VectorIndex.read(
         Path(folder) / INDEX,
         dimension=int(dimension),
         entries=int(count),
         settings=IndexSettings.model_validate_json(Path(settings_file).read_bytes()),
     )
-    opened = time.perf_counter() - started
     near, independent = (_ask(index, queries[sort], int(k)) for sort in ("near", "independent"))
     after = proportional_memory()
     document: Probe = {
@@ -64,7 +61,6 @@ def main() -> None:
         "independent": independent,
         "memory": after["Pss"] - before["Pss"],
         "anonymous": after["Pss_Anon"] - before["Pss_Anon"],
-        "open_seconds": opened,
     }
     print(json.dumps(document))
 

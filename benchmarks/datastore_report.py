@@ -4,10 +4,10 @@ import os
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import faiss
 
+from benchmarks.machine import processor
 from datastore_build.index_report import describe_index
 from retrieval.manifest import IndexSettings
 
@@ -44,7 +44,7 @@ class Result:
 def introduction(arguments: Sequence[str], count: int, dimension: int, queries: int, rounds: int) -> str:
     command = " ".join(["python -m benchmarks.datastore", *arguments])
     machine = (
-        f"{_processor()}, {os.cpu_count()} threads; faiss {faiss.__version__}, "
+        f"{processor()}, {os.cpu_count()} threads; faiss {faiss.__version__}, "
         f"Python {platform.python_version()}"
     )
     return f"""# The index of a datastore
@@ -133,8 +133,3 @@ def _aims(ours: Result) -> str:
         ("under 1.3 GB", ours.memory < 1.3e9, f"by {(ours.memory - 1.3e9) / 1e6:,.0f} MB"),
     ]
     return "Aims: " + "; ".join(f"{aim}: {'met' if met else f'missed {gap}'}" for aim, met, gap in aims) + "."
-
-
-def _processor() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "unknown")

@@ -11,7 +11,6 @@ exchange.
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -31,6 +30,7 @@ import numpy.typing as npt
 import skimage
 
 from app.access.keys import new_key, write_keys
+from benchmarks.machine import processor, status_bytes
 from datastore_build.build import build_datastore
 from models.bundle import Bundle, default_bundle
 
@@ -124,7 +124,7 @@ def _measure(entries: int, options: argparse.Namespace) -> Measured:
                 load.answers.clear()
                 time.sleep(max(5.0, options.pause * options.swaps / 2))
                 quiet = list(load.answers)
-                before = _resident_mb(process.pid)
+                before = status_bytes("VmRSS", process.pid) / 1e6
                 for number in range(options.swaps):
                     body = json.dumps({"version": versions[number % 2]}).encode()
                     began = time.perf_counter()
@@ -133,7 +133,7 @@ def _measure(entries: int, options: argparse.Namespace) -> Measured:
                     if status != 200:
                         raise RuntimeError(f"the swap was refused: {reply!r}")
                     time.sleep(options.pause)
-            after = _resident_mb(process.pid)
+            after = status_bytes("VmRSS", process.pid) / 1e6
     beside = [
         1000 * (ended - began)
         for began, ended, _ in load.answers
@@ -204,19 +204,12 @@ def _send(url: str, key: str, body: bytes | None, media_type: str) -> tuple[int,
         return 0, error
 
 
-def _resident_mb(pid: int) -> float:
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1]) * 1024 / 1e6
-    return 0.0
-
-
 def _report(results: Sequence[Measured], options: argparse.Namespace) -> str:
     lines = [
         "# Swapping the datastore under load",
         "",
         f"- command: `python -m benchmarks.datastore_swap {' '.join(sys.argv[1:])}`",
-        f"- machine: {_processor()}, {os.cpu_count()} processors; the clients run on the same ones",
+        f"- machine: {processor()}, {os.cpu_count()} processors; the clients run on the same ones",
         f"- {options.swaps} swaps to and fro, {options.pause:g} s apart; {options.clients} clients, one"
         " English caption a request, each asks again as soon as it is answered",
         "",
@@ -234,16 +227,6 @@ def _report(results: Sequence[Measured], options: argparse.Namespace) -> str:
 
 def _both(values: Sequence[float]) -> str:
     return f"{median(values):.0f} / {max(values):.0f}"
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    return next(
-        (line.partition(":")[2].strip() for line in lines if "model name" in line), platform.machine()
-    )
 
 
 if __name__ == "__main__":

@@ -17,6 +17,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from datastore_build.vectors import drawn_rows
+
 Vectors = npt.NDArray[np.float32]
 Shape = Literal["random", "clustered"]
 
@@ -40,9 +42,8 @@ class FileVectors:
                 yield np.frombuffer(data, np.float32).reshape(-1, self.dimension)
 
     def sample(self, count: int, seed: int) -> Vectors:
-        drawn = np.random.default_rng(seed).choice(self.count, min(count, self.count), replace=False)
         mapped = np.memmap(self.path, np.float32, "r").reshape(-1, self.dimension)
-        return np.ascontiguousarray(mapped[np.sort(drawn)])
+        return np.ascontiguousarray(mapped[drawn_rows(count, self.count, seed)])
 
 
 def write_vectors(path: Path, shape: Shape, count: int, dimension: int, seed: int) -> FileVectors:

@@ -10,14 +10,31 @@ def describe_machine() -> str:
     flags = processor_flags()
     fast = [name for flag, name in (("amx_bf16", "AMX"), ("avx512_bf16", "AVX512-BF16")) if flag in flags]
     return (
-        f"{_cpuinfo('model name') or platform.machine()}, {len(os.sched_getaffinity(0))} processors, "
+        f"{processor()}, {len(os.sched_getaffinity(0))} processors, "
         f"bfloat16 by {' and '.join(fast) or 'nothing faster than float32'}"
     )
+
+
+def processor() -> str:
+    """Its name; the machine's kind where the system does not tell."""
+    return _cpuinfo("model name") or platform.machine()
 
 
 def processor_flags() -> frozenset[str]:
     """What the processor can do, in the kernel's words; empty where it does not tell."""
     return frozenset(_cpuinfo("flags").split())
+
+
+def status_bytes(name: str, process: int | None = None) -> int:
+    """A size of /proc/<process>/status, such as RssAnon, in bytes; by default of this process.
+
+    Raises OSError if there is no such process (any more).
+    """
+    status = Path(f"/proc/{process or 'self'}/status").read_text(encoding="utf-8")
+    for line in status.splitlines():
+        if line.startswith(f"{name}:"):
+            return 1024 * int(line.split()[1])
+    raise ProcessLookupError(process)  # it has ended, and waits to be asked for its exit code
 
 
 def _cpuinfo(name: str) -> str:

@@ -21,6 +21,7 @@ import faiss
 import torch
 
 from benchmarks.datastore_vectors import write_vectors
+from benchmarks.machine import processor
 from datastore_build.caption_files import CaptionsFile
 from datastore_build.compressed_index import train_compressed
 from datastore_build.embedding import ShardJob, make_shard
@@ -46,7 +47,7 @@ def main() -> None:
         rate, rounds, tokens = _embedding(embedder, Path(folder), options.seconds)
     captions = live_version(default_bundle() / "datastore")
     manifest = read_manifest(captions)
-    print(f"- machine: {_processor()}, one thread; torch {torch.__version__}, {platform.python_version()}")
+    print(f"- machine: {processor()}, one thread; torch {torch.__version__}, {platform.python_version()}")
     print(f"- embedding: {rate:,.0f} captions/s of a core, median of {rounds} shards of {_SHARD:,}")
     print(f"- captions: {tokens:.1f} tokens each")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -103,13 +104,6 @@ def _index(entries: int, dimension: int, folder: Path) -> None:
 def _single(texts: list[str], count: int) -> Iterator[Entry]:
     for number, text in zip(range(count), cycle(texts), strict=False):
         yield Entry(str(number), (EntryText("en", text, 0),))
-
-
-def _processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.machine()
 
 
 def _options() -> argparse.Namespace:

@@ -1,13 +1,13 @@
 """What benchmarks/service.py measures, as Markdown."""
 
 import argparse
-import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
 
 import torch
+
+from benchmarks.machine import processor
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def report(options: argparse.Namespace, direct: Direct, servers: Sequence[Measur
         "# The service under load",
         "",
         f"- command: `python -m benchmarks.service {' '.join(options.shown)}`",
-        f"- machine: {_processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}; the client"
+        f"- machine: {processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}; the client"
         " runs on the same cores",
         f"- {options.rounds} rounds, medians; batches of at most {options.rows} captions; {options.clients}"
         f" clients for {options.seconds:g} s; one English caption a photo, {options.count} photos",
@@ -99,11 +99,3 @@ def report(options: argparse.Namespace, direct: Direct, servers: Sequence[Measur
         ]
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     return "\n".join(lines) + "\n"
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "?")

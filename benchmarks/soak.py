@@ -14,7 +14,6 @@ now and then. Exit code 1 if a verdict is bad.
 import argparse
 import asyncio
 import os
-import platform
 import random
 import sys
 import tempfile
@@ -27,6 +26,7 @@ from typing import Any
 
 from app.commands.demo import SAMPLES
 from benchmarks.chaos import Chaos
+from benchmarks.machine import processor
 from benchmarks.soak_report import draw, markdown
 from benchmarks.soak_service import Sample, Service, serving
 from benchmarks.soak_traffic import Asked, Traffic
@@ -213,14 +213,6 @@ def verdicts(
         ),
         Verdict("ends at SIGTERM with exit code 0", exit_code == 0, f"exit code {exit_code}"),
     ]
-
-
-def processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "?")
 
 
 def _say(text: str) -> None:

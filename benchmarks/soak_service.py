@@ -16,6 +16,7 @@ from typing import Any
 
 import psutil
 
+from benchmarks.machine import status_bytes
 from benchmarks.wire import ask, get
 
 _STARTUP_SECONDS = 180
@@ -42,15 +43,6 @@ class Sample:
     connections: float
 
 
-def anonymous_bytes(process: int) -> int:
-    """Resident memory of a process that no file stands behind. Raises OSError if there is none (any more)."""
-    for line in Path(f"/proc/{process}/status").read_text(encoding="ascii").splitlines():
-        name, _, value = line.partition(":")
-        if name == "RssAnon":
-            return 1024 * int(value.split()[0])
-    raise ProcessLookupError(process)  # it has ended, and waits to be asked for its exit code
-
-
 @dataclass
 class Service:
     """A running one."""
@@ -66,10 +58,10 @@ class Service:
         workers = []
         for child in parent.children(recursive=True):
             with suppress(OSError):  # it has ended meanwhile
-                workers.append(anonymous_bytes(child.pid))
+                workers.append(status_bytes("RssAnon", child.pid))
         return Sample(
             seconds=time.monotonic() - began,
-            service_mb=anonymous_bytes(parent.pid) / _MEGABYTE,
+            service_mb=status_bytes("RssAnon", parent.pid) / _MEGABYTE,
             resident_mb=parent.memory_info().rss / _MEGABYTE,
             decoders_mb=sum(workers) / _MEGABYTE,
             decoders=len(workers),

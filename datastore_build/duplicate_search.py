@@ -77,8 +77,7 @@ def _candidates(rows: MappedCaptions, folder: Path, on_progress: Callable[[float
             pairs = np.stack([hashed.reshape(-1), numbers], axis=1)
             keys.add(_share(pairs[:, 0], parts), pairs)
             on_progress(0.8 * (start + len(texts)) / rows.count)
-        parts_of_rows = min(-(-rows.count * KEYS // _PART), _MOST_PARTS)
-        candidates = SpilledPairs(folder / "candidates", parts_of_rows)
+        candidates = SpilledPairs(folder / "candidates", parts)
         for part in keys.parts:
             pairs = keys.take(part)
             opens = np.ones(len(pairs), np.bool_)  # the first row that has a key
@@ -86,7 +85,7 @@ def _candidates(rows: MappedCaptions, folder: Path, on_progress: Callable[[float
             first = pairs[np.flatnonzero(opens)[np.cumsum(opens) - 1], 1] if len(pairs) else pairs[:, 1]
             found = np.stack([pairs[~opens, 1], first[~opens]], axis=1)
             found = found[sketches.equal_bytes(found[:, 0], found[:, 1]) >= ALIKE_BYTES]
-            place = (found[:, 0] * np.uint64(parts_of_rows) // np.uint64(rows.count)).astype(np.int64)
+            place = (found[:, 0] * np.uint64(parts) // np.uint64(rows.count)).astype(np.int64)
             candidates.add(place, found)
             on_progress(0.8 + 0.2 * (part + 1) / parts)
         return candidates

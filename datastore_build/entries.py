@@ -26,6 +26,14 @@ class Entry:
     texts: tuple[EntryText, ...]
     rows: tuple[tuple[int, int], ...] = field(default=(), compare=False)  # (source, line) it was made of
 
+    def shifted(self, by: int) -> "Entry":
+        """The same in a build that has so many sources before its own."""
+        if not by:
+            return self
+        return Entry(
+            self.id, tuple(EntryText(text.language, text.text, text.source + by) for text in self.texts)
+        )
+
 
 def group_rows(
     items: Iterable[Row | Reject], source_names: Sequence[str], ids: DigestSet | None = None

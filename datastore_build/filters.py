@@ -5,11 +5,10 @@ The limits are the user's. A text that is left out is told by a Reject that does
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 
 from datastore_build.build_state import QualityFilters
 from datastore_build.language_check import LanguageCheck
-from datastore_build.rows import Reject, Row
+from datastore_build.rows import Reject, Row, without
 
 # Written without spaces between words, so that counting these says nothing.
 _UNSPACED = frozenset({"zh", "yue", "ja", "th", "lo", "km", "my", "bo", "dz"})
@@ -39,11 +38,7 @@ def filter_texts(items: Iterable[Row | Reject], filters: QualityFilters) -> Iter
                 passed.append((language, text))
             else:
                 faults.append(fault)
-        for number, (kind, reason) in enumerate(faults, start=1):
-            last = not passed and number == len(faults)
-            yield Reject(item.source, item.line, reason, kind=kind, whole_row=last)
-        if passed:
-            yield replace(item, texts=tuple(passed)) if faults else item
+        yield from without(item, passed, faults)
 
 
 def _fault(language: str, text: str, filters: QualityFilters, check: LanguageCheck | None) -> Fault | None:

@@ -27,7 +27,6 @@ _MOST_LISTS = 2**16
 _NOTHING_ASKED = IndexRequest()
 
 _SUFFIXES = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
-_BYTES = {"float32": 4, "float16": 2, "int8": 1}
 
 
 class IndexBudgetError(DatastoreError):

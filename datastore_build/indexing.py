@@ -53,10 +53,12 @@ def build_index(
         return _settings(plan)
     # Threads link a graph in the order they come to it; with one, the same vectors give the same graph.
     with _threads(1 if plan.kind == "hnsw" else None):
-        index = _train(vectors, plan)
+        sample = np.empty((0, 0), np.float32) if plan.kind == "hnsw" else _training_sample(vectors, plan)
+        index = _train(vectors, plan, sample)
         _add(index, vectors, plan, folder)
         if plan.kind == "ivf-pq":
-            prepare_search(index, _training_sample(vectors, plan))
+            prepare_search(index, sample)
+        del sample
     _write(index, folder / INDEX)
     settings = _settings(plan)
     if not vectors.count:
@@ -91,12 +93,11 @@ def _settings(plan: IndexPlan) -> IndexSettings:
     )
 
 
-def _train(vectors: VectorSource, plan: IndexPlan) -> Any:
+def _train(vectors: VectorSource, plan: IndexPlan, sample: npt.NDArray[np.float32]) -> Any:
     dimension = vectors.dimension
     if plan.kind == "hnsw":
         return _graph(vectors, plan)
     nlist = plan.parameters["nlist"]
-    sample = _training_sample(vectors, plan)
     if plan.kind == "ivf-flat":
         quantizer = faiss.IndexFlatIP(dimension)
         index: Any = faiss.IndexIVFFlat(quantizer, dimension, nlist, faiss.METRIC_INNER_PRODUCT)

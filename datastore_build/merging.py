@@ -9,7 +9,6 @@ import numpy as np
 
 from datastore_build.digests import DigestSet
 from datastore_build.draft import open_draft
-from datastore_build.entries import Entry, EntryText
 from datastore_build.index_plan import choose_index
 from datastore_build.indexing import build_index
 from datastore_build.part import Part
@@ -132,7 +131,7 @@ def _join(
                     omitted = []
                     for number, entry in part.entries():
                         if ids.add(entry.id):
-                            writer.add([_shift(entry, offset)])
+                            writer.add([entry.shifted(offset)])
                         else:
                             omitted.append(number)
                             collision_count += 1
@@ -174,13 +173,4 @@ def _join(
         collisions=tuple(collisions),
         collision_count=collision_count,
         seconds=round(time.monotonic() - started, 3),
-    )
-
-
-def _shift(entry: Entry, by: int) -> Entry:
-    """Its sources by their numbers in the new version."""
-    if not by:
-        return entry
-    return Entry(
-        entry.id, tuple(EntryText(text.language, text.text, text.source + by) for text in entry.texts)
     )

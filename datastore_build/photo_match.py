@@ -5,14 +5,13 @@ The bundle's matcher judges. Rows that name no photo pass: there is nothing to j
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
 from PIL import Image, ImageOps
 
-from datastore_build.rows import Reject, Row
+from datastore_build.rows import Reject, Row, without
 
 _ROWS = 16  # judged at once
 _MOST_PIXELS = 50_000_000
@@ -99,18 +98,14 @@ def open_photo(folder: Path, name: str) -> Image.Image:
 
 def _passed(row: Row, confidences: Sequence[float], least: float) -> Iterator[Row | Reject]:
     """The row with the texts that fit, behind a Reject for each that does not."""
-    kept = [text for text, confidence in zip(row.texts, confidences, strict=True) if confidence >= least]
-    left_out = [
-        (language, confidence)
-        for (language, _), confidence in zip(row.texts, confidences, strict=True)
-        if not confidence >= least
-    ]
-    for number, (language, confidence) in enumerate(left_out, start=1):
-        reason = (
-            f"the text in {language} fits the photo {row.image!r} with a confidence of {confidence:.3f}, "
-            f"less than {least:g}"
-        )
-        last = not kept and number == len(left_out)
-        yield Reject(row.source, row.line, reason, kind="poor_match", whole_row=last)
-    if kept:
-        yield replace(row, texts=tuple(kept)) if left_out else row
+    kept, faults = [], []
+    for (language, text), confidence in zip(row.texts, confidences, strict=True):
+        if confidence >= least:
+            kept.append((language, text))
+        else:
+            reason = (
+                f"the text in {language} fits the photo {row.image!r} with a confidence of {confidence:.3f}, "
+                f"less than {least:g}"
+            )
+            faults.append(("poor_match", reason))
+    yield from without(row, kept, faults)

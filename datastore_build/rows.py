@@ -4,8 +4,8 @@ The module does not know file formats; readers hand it the row as a mapping.
 """
 
 import unicodedata
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from retrieval.errors import UnknownLanguageError
 from retrieval.languages import normalise
@@ -51,6 +51,20 @@ class Reject:
     reason: str
     kind: str = "unusable"  # or which filter left it out
     whole_row: bool = True
+
+
+def without(
+    row: Row, kept: Sequence[tuple[str, str]], faults: Sequence[tuple[str, str]]
+) -> Iterator[Row | Reject]:
+    """A Reject for each text that is left out, then the row with those that are kept, if any.
+
+    faults: (kind, reason) of each text left out. The last one counts the row as well if nothing is kept.
+    """
+    for number, (kind, reason) in enumerate(faults, start=1):
+        last = not kept and number == len(faults)
+        yield Reject(row.source, row.line, reason, kind=kind, whole_row=last)
+    if kept:
+        yield replace(row, texts=tuple(kept)) if faults else row
 
 
 def parse_row(fields: object, default_language: str) -> tuple[str | None, tuple[tuple[str, str], ...]]:

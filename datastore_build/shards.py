@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from datastore_build.vectors import drawn_rows
 from retrieval.disk import sync
 from retrieval.files import replacing
 
@@ -81,7 +82,7 @@ class EmbeddingShards:
 
     def sample(self, count: int, seed: int) -> Vectors:
         """(min(count, rows), E) float32: rows drawn without replacement, in their order."""
-        drawn = np.sort(np.random.default_rng(seed).choice(self.count, min(count, self.count), replace=False))
+        drawn = drawn_rows(count, self.count, seed)
         result = np.empty((len(drawn), self.dimension), np.float32)
         for number in self.numbers:
             first, last = np.searchsorted(drawn, [self.rows(number).start, self.rows(number).stop])

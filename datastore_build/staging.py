@@ -14,7 +14,7 @@ from datastore_build.build_state import BuildPlan, Staged
 from datastore_build.caption_files import CaptionsFile
 from datastore_build.digests import DigestSet
 from datastore_build.duplicate_search import DuplicateSearch, find_near_duplicates
-from datastore_build.entries import Entry, EntryText, group_rows
+from datastore_build.entries import Entry, group_rows
 from datastore_build.filters import filter_texts
 from datastore_build.mapped_captions import MappedCaptions
 from datastore_build.part import Part
@@ -64,7 +64,7 @@ def stage(
         entries = _sift(group_rows(items, own_names, ids), tally, rejects, strict=plan.strict)
         if plan.near_duplicates == "drop":
             entries = _with_lines(entries, base_entries, work / "lines.i64")
-        shifted = (_shift(entry, len(base_names)) for entry in entries)
+        shifted = (entry.shifted(len(base_names)) for entry in entries)
         while window := list(islice(shifted, _STEP)):
             writer.add(window)
             report(tally.progress())
@@ -124,15 +124,6 @@ def _sift(
             rejects.add(row.file, row.line, row.reason)
         elif not (strict and tally.unusable):
             yield item
-
-
-def _shift(entry: Entry, by: int) -> Entry:
-    """Numbers of sources behind those of the version that is added to."""
-    if not by:
-        return entry
-    return Entry(
-        entry.id, tuple(EntryText(text.language, text.text, text.source + by) for text in entry.texts)
-    )
 
 
 def _with_lines(entries: Iterable[Entry], first: int, path: Path) -> Iterator[Entry]:

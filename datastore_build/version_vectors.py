@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from datastore_build.vectors import VectorSource
+from datastore_build.vectors import VectorSource, drawn_rows
 from retrieval.errors import DatastoreError
 from retrieval.index import VectorIndex
 from retrieval.manifest import INDEX, Manifest
@@ -73,8 +73,7 @@ def _reader(version: Path, manifest: Manifest) -> Callable[[int, int], Vectors]:
 
 def sample_blocks(vectors: VectorSource, count: int, seed: int) -> Vectors:
     """What `sample` promises, for vectors that are only read in order."""
-    count = min(count, vectors.count)
-    drawn = np.sort(np.random.default_rng(seed).choice(vectors.count, count, replace=False))
+    drawn = drawn_rows(count, vectors.count, seed)
     parts, start = [np.empty((0, vectors.dimension), np.float32)], 0
     for block in vectors.blocks(_BLOCK):
         first, last = np.searchsorted(drawn, [start, start + len(block)])

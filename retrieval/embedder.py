@@ -307,7 +307,9 @@ class Embedder:
         One after the other, with all processors on each step, takes longer: they wait for each other at
         every layer.
         """
-        _ = self.encoder  # loaded once, not by each
+        if self.encoder.positions.device.type != "cpu":
+            yield 1  # a card is kept busy by large batches, not by many callers
+            return
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         try:

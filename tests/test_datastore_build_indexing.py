@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from clustered_vectors import clustered, exact_neighbours, normalise, queries_near, recall
+from memory_vectors import MemoryVectors
 
 from datastore_build.index_plan import IndexPlan, choose_index
 from datastore_build.indexing import build_index
-from datastore_build.vectors import MemoryVectors
 from retrieval.errors import DatastoreError
 from retrieval.index import VectorIndex
 from retrieval.manifest import INDEX, VECTORS, IndexChoice, IndexRequest, IndexSettings

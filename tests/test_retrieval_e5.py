@@ -31,7 +31,7 @@ TEXTS = [
     "Un niño pequeño juega con una pelota roja en la playa.",
     "Une femme traverse la rue sous un parapluie jaune.",
     "Uma menina sorri enquanto anda de bicicleta.",
-    "Malé dítě tancuje na slaměném povrchu.",
+    "Malý kluk si na dvorku hraje s míčem.",
     "Двоє хлопців стоять перед вікном.",
     "كلب على الشاطئ عند غروب الشمس",
     "एक लड़की लाल छाता लिए सड़क पार कर रही है।",
