@@ -146,7 +146,7 @@ def drawn_vision(size: Size, dtype: torch.dtype) -> HubVisionEncoder:
     processor = transformers.CLIPImageProcessorPil(
         size={"shortest_edge": side}, crop_size={"height": side, "width": side}
     )
-    return HubVisionEncoder(tower.eval().requires_grad_(False), processor)
+    return HubVisionEncoder(tower.eval().requires_grad_(False), processor, class_token=True, variable=False)
 
 
 class DrawnEmbedder:

@@ -11,7 +11,6 @@ from models.bridges import bridge_settings
 from models.fusion.cross_attention import CrossAttentionBridge
 from models.hub_files import verified_folder
 from models.hub_parts import load_language_folder
-from models.hub_weights import read_config
 from models.manifest import (
     BridgePart,
     BundleManifest,
@@ -27,6 +26,7 @@ from models.manifest import (
     write_manifest,
 )
 from models.paella_checkpoint import Family, PaellaCheckpoint
+from models.text.hub import load_hub_text
 from models.vision.hub import load_hub_vision
 from models.weights import load_weights
 from retrieval.errors import BundleError, InvalidRequestError
@@ -52,14 +52,14 @@ class HubModels:
     """What a bridge was trained between.
 
     Attributes:
-        vision: the image encoder.
+        vision: the image encoder, whose photos retrieval compares with captions.
         language: the language model with its tokenizer.
-        embedder: an image-text model, whose image side must be `vision`.
+        text: what reads those captions; None for the text side of `vision`.
     """
 
     vision: HubReference
     language: HubReference
-    embedder: HubReference
+    text: HubReference | None = None
 
 
 def import_paella(
@@ -96,24 +96,17 @@ def import_paella(
     config = checkpoint.config(shape.num_layers, shape.d_model, shape.num_heads)
     bridge = CrossAttentionBridge(config)
     load_weights(bridge, checkpoint.weights, "bridge")
-    text_kind = read_config(verified_folder(models.embedder)).get("model_type")
-    if text_kind not in ("clip", "siglip") or models.embedder.repo != models.vision.repo:
-        raise BundleError("the embedder must be the image encoder's own image-text model (CLIP or SigLIP)")
+    embedder = _embedder_part(models, vision.pooled_width())
     output.mkdir(parents=True, exist_ok=True)
     save_file(bridge.state_dict(), output / BRIDGE)
     files = {BRIDGE: record_file(output / BRIDGE)}
     manifest = BundleManifest(
         format_version=1,
         name=output.absolute().name,
-        revision=revision_of(files, (models.vision, models.embedder, models.language)),
+        revision=revision_of(files, (models.vision, embedder.text_side, models.language)),
         languages=tuple(sorted(languages)),
         vision=HubVisionPart(kind="hub", hub=models.vision, tokens=tokens, width=width),
-        embedder=HubEmbedderPart(
-            kind="hub",
-            id=f"{models.embedder.repo}@{models.embedder.revision[:12]}",
-            hub=models.embedder,
-            dimension=vision.pooled_width(),
-        ),
+        embedder=embedder,
         language=HubLanguagePart(
             kind="hub",
             hub=models.language,
@@ -133,6 +126,28 @@ def import_paella(
     )
     write_manifest(manifest, output)
     return manifest
+
+
+def _embedder_part(models: HubModels, dimension: int) -> HubEmbedderPart:
+    """The embedder whose photos have so many dimensions, once its captions are known to have as many.
+
+    Raises:
+        BundleError: they have not, or there is no text side.
+    """
+    part = HubEmbedderPart(
+        kind="hub",
+        id="+".join(f"{one.repo}@{one.revision[:12]}" for one in (models.vision, models.text) if one),
+        hub=models.vision,
+        text=models.text,
+        dimension=dimension,
+    )
+    found = load_hub_text(verified_folder(part.text_side)).encode(["a"]).shape[1]
+    if found != dimension:
+        raise BundleError(
+            f"captions of {part.text_side.repo} have {found} dimensions, photos of {models.vision.repo} have "
+            f"{dimension}: take a text encoder that was made for this image encoder"
+        )
+    return part
 
 
 def default_language_model(checkpoint: PaellaCheckpoint) -> str:
