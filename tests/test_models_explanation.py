@@ -192,6 +192,20 @@ def test_watching_changes_nothing_of_a_model_of_the_hub() -> None:
     assert (layers[1].own - other[1].own).abs().max() > 1e-3
 
 
+@torch.inference_mode()
+def test_a_model_that_does_not_tell_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = transformers.LlamaConfig(
+        vocab_size=60, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=4
+    )
+    model = HubLanguageModel(transformers.LlamaForCausalLM(config).eval())
+    # The fast way, which keeps it to itself.
+    monkeypatch.setitem(model.__dict__, "_telling", model._decoder[0])
+    bridge = strong(BRIDGES["cross_attention"]())
+    state = bridge.prepare(features(1, 9).tokens)
+    with pytest.raises(InvalidRequestError, match="LlamaForCausalLM does not tell where it looks"):
+        model.watch(torch.tensor([[3, 4, 5]]), bridge=bridge, bridge_state=state)
+
+
 def test_what_stands_for_no_place_and_padding_are_left_out(tokenizer: Tokenizer) -> None:
     """A class token in front, six cells and two tokens of padding, as against the six cells alone."""
     model, bridge = decoder(tokenizer, 2), strong(BRIDGES["cross_attention"](), std=1.0)

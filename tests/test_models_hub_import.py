@@ -20,9 +20,10 @@ from app.cli import main
 from models.bundle import Bundle
 from models.captioner import Captioner
 from models.captions import CaptionSettings
+from models.fusion.visual_prefix import VisualPrefixBridge, VisualPrefixConfig
 from models.language.hub import HubLanguageModel
 from models.language.xglm import XGLM
-from models.manifest import MANIFEST
+from models.manifest import MANIFEST, record_file
 from retrieval.errors import BundleError, DatastoreError
 
 D, HEADS, LAYERS, VOCABULARY = 64, 4, 2, 400
@@ -216,6 +217,22 @@ def test_photos_of_different_proportions_have_grids_of_their_own(cache: Path, tm
         for word in image.captions[0].attention:
             assert (len(word.weights), len(word.weights[0])) == grid
     assert together[0].captions[0].confidence != together[1].captions[0].confidence
+
+
+def test_a_prefix_takes_no_photos_of_different_numbers_of_tokens(cache: Path, tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path, vision="tiny/siglip2")
+    torch.manual_seed(0)
+    prefix = VisualPrefixBridge(VisualPrefixConfig(D, 32))
+    save_file(prefix.state_dict(), bundle / "bridge.safetensors")
+    record = record_file(bundle / "bridge.safetensors").model_dump()
+
+    def change(document: dict[str, Any]) -> None:
+        document["bridge"] = {"kind": "visual_prefix", "file": "bridge.safetensors", "d_memory": 32}
+        document["files"]["bridge.safetensors"] = record
+
+    edit(bundle, change)
+    with pytest.raises(BundleError, match="a visual_prefix needs photos with equally many tokens"):
+        captioner_of(bundle)
 
 
 def edit(bundle: Path, change: Callable[[dict[str, Any]], None]) -> None:

@@ -22,7 +22,7 @@ from models.hub_loading import load_pretrained
 from models.language.decoding import LayerAttention
 from models.language.hub_bridging import LayerHooks, decoder_layers
 from models.language.hub_continuation import HubContinuation
-from retrieval.errors import BundleError
+from retrieval.errors import BundleError, InvalidRequestError
 from retrieval.hub_library import transformers_library
 
 _LAYER_TYPES = {"full_attention", "sliding_attention"}
@@ -109,14 +109,20 @@ class HubLanguageModel(nn.Module):
     def watch(
         self, input_ids: Tensor, *, bridge: Bridge[Any], bridge_state: BridgeState
     ) -> list[LayerAttention]:
-        """What each layer looks at when it reads sequences (models/language/decoding.py)."""
+        """What each layer looks at when it reads sequences (models/language/decoding.py).
+
+        Raises:
+            InvalidRequestError: transformers' code of this model does not tell.
+        """
         text = self._behind(bridge.prefix(bridge_state), input_ids)
         with self._hooks.watching(bridge, bridge_state, len(input_ids)) as image:
             output = self._telling(**text, use_cache=False, output_attentions=True)
-        return [
-            LayerAttention(weights.float(), image.get(index))
-            for index, weights in enumerate(output.attentions)
-        ]
+        own = output.attentions or ()
+        if len(own) != self.config.num_layers or any(weights is None for weights in own):
+            raise InvalidRequestError(
+                f"{type(self.model).__name__} does not tell where it looks: ask without explain"
+            )
+        return [LayerAttention(weights.float(), image.get(index)) for index, weights in enumerate(own)]
 
     def _behind(self, prefix: Tensor | None, input_ids: Tensor) -> dict[str, Tensor]:
         """What the decoder is given to read tokens behind a soft prompt, if there is one."""
