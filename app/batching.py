@@ -3,7 +3,8 @@
 A batch is taken whenever the worker is free: a lone request never waits for company, and under load those
 that came while the last batch ran are the next one. The oldest request decides what kind of work is done;
 whatever else of that kind waits joins in, in the order it came, up to a number of rows. A large request is
-done in parts, between those of others, and holds nobody up for longer than a batch.
+done in parts, between those of others, and holds nobody up for longer than a batch. Nobody joins a batch that
+runs: that was found not to pay (benchmarks/admission.md).
 
 Waiting is bounded in number and in time. Whoever is let in is started before the deadline or told that it was
 not; whoever goes away is not started any more; what was started is finished. Nothing here knows of captions
