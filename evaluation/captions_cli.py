@@ -120,13 +120,12 @@ def measure(
     results = score_written(
         written, references, tokeniser=TOKENISERS[run.tokenisers], similarities=similarities
     )
-    store = captioner.datastore
     # How captions of a file were written is not known.
-    used = from_outputs is None and store is not None and set(run.modes) != {WITHOUT}
+    used = from_outputs is None and set(run.modes) != {WITHOUT}
     description = RunDescription(
         captioner.bundle_name,
         captioner.revision,
-        store.version if store is not None and used else None,
+        captioner.datastore.version if used else None,
         run.split,
         len(photos),
         run.beams if from_outputs is None else None,
