@@ -11,7 +11,7 @@ from evaluation.caption_examples import pick_examples
 from evaluation.caption_outputs import read_outputs, save_outputs
 from evaluation.caption_page import caption_page
 from evaluation.caption_plot import draw_captions
-from evaluation.caption_report import RunDescription, caption_report, curve_modes
+from evaluation.caption_report import CaptionRunDescription, caption_report, curve_modes
 from evaluation.captions import (
     MODES,
     WITH,
@@ -122,7 +122,7 @@ def measure(
     )
     # How captions of a file were written is not known.
     used = from_outputs is None and set(run.modes) != {WITHOUT}
-    description = RunDescription(
+    description = CaptionRunDescription(
         captioner.bundle_name,
         captioner.revision,
         captioner.datastore.version if used else None,
@@ -169,7 +169,7 @@ def _publish(
     written: Sequence[WrittenCaption],
     photos: Sequence[Photo],
     run: CaptionRun,
-    description: RunDescription,
+    description: CaptionRunDescription,
     paths: Sequence[Path],
 ) -> None:
     picture = b""

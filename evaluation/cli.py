@@ -200,8 +200,8 @@ def neutral_command(
         DataFormat.INDEX, captions, images, index=index, split=split, kinds=_kinds(kinds), limit=limit
     )
 
-    from evaluation.caption_report import RunDescription
     from evaluation.neutral import evaluate_neutral, neutral_report, with_words
+    from evaluation.run_description import RunDescription
 
     captioner = _open_bundle(bundle).load_captioner(datastore)
     references = with_words(select_languages(data.references, language, captioner.languages))
