@@ -29,6 +29,7 @@ from models.matching import CaptionMatcher
 from models.neighbour_cache import Copying
 from models.neutral.lexicon import load_lexicons
 from models.neutral.neighbours import neutral_first
+from models.neutral.token_texts import TokenTexts
 from models.neutral.wording import NeutralRows, NeutralWording
 from models.photo_matching import PhotoMatcher, trust
 from models.prompts.builder import PromptBuilder
@@ -88,6 +89,7 @@ class Captioner:
         self._bridge = bridge
         self._defaults = defaults
         self._matcher = matcher
+        self._token_texts = TokenTexts(prompts.tokenizer)
         self._wordings: dict[str, NeutralWording] = {}  # by language, made when first needed
 
     def caption(self, images: Sequence[Image.Image], settings: CaptionSettings) -> CaptionResult:
@@ -335,7 +337,7 @@ class Captioner:
     def _neutral_rows(self, languages: Sequence[Sequence[str]]) -> list[NeutralWording]:
         """The wording of each language of each image in turn."""
         for language in set(itertools.chain.from_iterable(languages)) - self._wordings.keys():
-            self._wordings[language] = NeutralWording(self._prompts.tokenizer, load_lexicons()[language])
+            self._wordings[language] = NeutralWording(self._token_texts, load_lexicons()[language])
         return [self._wordings[language] for own in languages for language in own]
 
     def _judge(
