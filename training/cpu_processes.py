@@ -25,7 +25,7 @@ def run_processes(count: int, work: Callable[..., None], *args: Any) -> None:
     """
     with TemporaryDirectory(prefix="paellera-") as folder:
         try:
-            start_processes(
+            start_processes(  # type: ignore[no-untyped-call]
                 _run, (count, Path(folder, "store"), work, args), nprocs=count, start_method="spawn"
             )
         except ProcessException as error:
