@@ -2,7 +2,7 @@
 EMNLP 2022).
 
 JSON Lines (`coco_mt_train.jsonl`, also .gz or .bz2), a line a translation: `image_id`, `src_lang`,
-`trg_lang`, `caption_tokenized`, `translation_tokenized`, and `backtranslation_tokenized`, which is not needed here.
+`trg_lang`, `caption_tokenized`, `translation_tokenized`, and `backtranslation_tokenized`, which is not used.
 `image_id` is COCO's number and behind it a running number of the caption (`391895_0`). In which order these
 count is nowhere said, so a translation is tied to the caption of its photo that has the same words as
 `caption_tokenized`, however they are tokenised. Files of one's own may name the caption instead: by
