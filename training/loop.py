@@ -71,6 +71,20 @@ class _Loss(nn.Module):
         return self._recipe.loss(batch)
 
 
+def require_runnable(config: RunConfig, *, resume: bool, processes: Processes) -> None:
+    """Raise what `train` raises before it begins: a recipe may ask before it loads its models."""
+    require_precision(config.precision, processes.device)
+    if config.batches_per_step % processes.count:
+        raise InvalidRequestError(
+            f"{processes.count} processes cannot share the {config.batches_per_step} batches of a step evenly"
+        )
+    path = config.output / CHECKPOINT
+    if path.exists() and not resume:
+        raise InvalidRequestError(f"{path} exists: go on with --resume, or choose another output folder")
+    if resume and not path.exists():
+        raise InvalidRequestError(f"nothing to resume: {path} does not exist")
+
+
 def train(recipe: Recipe, config: RunConfig, *, resume: bool, processes: Processes | None = None) -> None:
     """Run a recipe to its last step.
 
@@ -82,17 +96,8 @@ def train(recipe: Recipe, config: RunConfig, *, resume: bool, processes: Process
             made with other settings; the device or the number of processes does not fit the recipe.
     """
     processes = processes or Processes()
-    require_precision(config.precision, processes.device)
-    if config.batches_per_step % processes.count:
-        raise InvalidRequestError(
-            f"{processes.count} processes cannot share the {config.batches_per_step} batches of a step evenly"
-        )
+    require_runnable(config, resume=resume, processes=processes)
     config.output.mkdir(parents=True, exist_ok=True)
-    path = config.output / CHECKPOINT
-    if path.exists() and not resume:
-        raise InvalidRequestError(f"{path} exists: go on with --resume, or choose another output folder")
-    if resume and not path.exists():
-        raise InvalidRequestError(f"nothing to resume: {path} does not exist")
     optimizers = make_optimizers(recipe.trained, config)
     precision = MixedPrecision(config.precision, processes.device)
     step, history = 0, list[dict[str, float]]()

@@ -35,7 +35,7 @@ class Processes:
         """The module so that gradients of its parameters become their mean over all processes."""
         if self.count == 1:
             return module
-        return DistributedDataParallel(module, broadcast_buffers=False)
+        return DistributedDataParallel(module)
 
     def unsynchronised(self, module: nn.Module) -> AbstractContextManager[None]:
         """Within it gradients of a `parallel` module are only added up here, to be averaged later."""
