@@ -80,6 +80,7 @@ class ImageTextEmbedder:
         padding = "max_length" if self._kind == "siglip" else True
         length = model.config.max_position_embeddings
         encoded = tokenizer(texts, padding=padding, truncation=True, max_length=length, return_tensors="pt")
+        encoded = encoded.to(model.device)
         if self._kind == "siglip":
             embedded: Tensor = model(input_ids=encoded["input_ids"]).pooler_output
         else:
@@ -104,7 +105,8 @@ class ImageTextEmbedder:
             ) from error
         if missing := sorted(loaded["missing_keys"]):
             raise BundleError(f"{self._folder}: the text encoder's weights lack {', '.join(missing[:3])}")
-        return model.eval().requires_grad_(False).float(), tokenizer
+        model = model.eval().requires_grad_(False).float()
+        return model.to("cuda" if torch.cuda.is_available() else "cpu"), tokenizer
 
     def _normalised(self, vectors: Tensor) -> NDArray[np.float32]:
         if vectors.shape[1] != self.dimension:
