@@ -106,6 +106,10 @@ class HubLanguageModel(nn.Module):
         hidden = self.run(text, None, None, bridge=bridge, state=bridge_state, rows=len(input_ids))
         return hidden[:, -input_ids.shape[1] :]
 
+    def recompute_layers(self) -> None:
+        """Train with less memory: compute each layer once more in the backward pass, the bridge included."""
+        self._hooks.recompute_layers()
+
     def watch(
         self, input_ids: Tensor, *, bridge: Bridge[Any], bridge_state: BridgeState
     ) -> list[LayerAttention]:

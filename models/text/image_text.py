@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from models.hub_loading import load_pretrained, load_tokenizer
+from models.text.pooling import text_device
 
 # Model types in `config.json` → classes of transformers.
 CLASSES = {
@@ -27,7 +28,7 @@ class ImageTextTower:
     """
 
     def __init__(self, folder: Path, kind: str) -> None:
-        self._model: Any = load_pretrained([CLASSES[kind]], folder, "text encoder").float()
+        self._model: Any = load_pretrained([CLASSES[kind]], folder, "text encoder").float().to(text_device())
         self._tokenizer: Any = load_tokenizer(folder)
         self._kind = kind
 
@@ -37,7 +38,7 @@ class ImageTextTower:
         if self._kind == "clip":
             encoded = self._tokenizer(
                 list(texts), padding=True, truncation=True, max_length=length, return_tensors="pt"
-            )
+            ).to(self._model.device)
             embedded: Tensor = self._model(
                 input_ids=encoded["input_ids"], attention_mask=encoded["attention_mask"]
             ).text_embeds
@@ -51,5 +52,5 @@ class ImageTextTower:
             max_length=length,
             return_tensors="pt",
         )
-        pooled: Tensor = self._model(input_ids=encoded["input_ids"]).pooler_output
+        pooled: Tensor = self._model(input_ids=encoded["input_ids"].to(self._model.device)).pooler_output
         return pooled
