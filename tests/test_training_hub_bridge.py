@@ -2,7 +2,7 @@
 
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, get_args
@@ -31,6 +31,7 @@ from training.hub_bridge import (
     train_hub_bridge_on,
 )
 from training.hub_models import pin_models, pinned_models
+from training.mixed_precision import MixedPrecision
 from training.processes import Processes
 from training.sequences import IGNORE, Example
 from training.step_stream import StepStream
@@ -78,7 +79,7 @@ def gpt2(dropout: float = 0.0) -> HubLanguageModel:
     return HubLanguageModel(transformers.GPT2LMHeadModel(shape)).requires_grad_(False)
 
 
-MODELS = {"xglm": xglm, "gpt2": gpt2}
+MODELS: dict[str, Callable[..., Any]] = {"xglm": xglm, "gpt2": gpt2}
 
 
 def material(language_model: Any) -> HubBridgeMaterial:
@@ -188,13 +189,16 @@ def test_less_memory_more_batches_and_a_pause_change_nothing(name: str, tmp_path
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_bridge_learns_with_all_its_weights(kind: str, name: str, tmp_path: Path) -> None:
-    language = MODELS[name]().train()
+    language = MODELS[name]().to(torch.bfloat16).train()
     settings = {"cross_attention": {"reduction": 4}, "bottleneck": {"fusion_layer": 1}}
     run = config(tmp_path, shape={"kind": kind, **settings.get(kind, {})})
     bridge = new_hub_bridge(run, MEMORY, language.config)
     language.recompute_layers()
     recipe = HubBridgeRecipe(bridge, material(language), stream(), torch.device("cpu"))
-    recipe.loss(next(recipe.stream)).backward()  # type: ignore[no-untyped-call]
+    precision = MixedPrecision("bf16", torch.device("cpu"))
+    with precision.autocast():
+        loss = recipe.loss(next(recipe.stream))
+    precision.backward(loss)
     # Processes wait for the gradient of every weight.
     assert [key for key, weight in bridge.named_parameters() if weight.grad is None] == []
 
