@@ -74,10 +74,13 @@ class HubTokenizer:
     def piece(self, token: int) -> str:
         """A token as text; `▁` stands for the space before a word."""
         text: str = self._tokenizer.decode([token], clean_up_tokenization_spaces=False)
-        written: str | None = self._tokenizer.convert_ids_to_tokens(token)
-        if not written:  # a row of the model that belongs to no token
-            return ""
-        return "▁" + text.removeprefix(" ") if written[:1] in "▁Ġ" or text.startswith(" ") else text
+        return _piece(text, self._tokenizer.convert_ids_to_tokens(token))
+
+    def pieces(self) -> list[str]:
+        """All tokens as `piece` gives them; for a quarter of a million of them it takes part of a second."""
+        library, tokens = self._tokenizer.backend_tokenizer, range(self._size)
+        texts = library.decode_batch([[token] for token in tokens], skip_special_tokens=False)
+        return [_piece(text, library.id_to_token(token)) for token, text in zip(tokens, texts, strict=True)]
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of a generated sequence; special tokens are dropped."""
@@ -118,3 +121,10 @@ class HubTokenizer:
         if self._tokenizer.decode([last]) != end:
             raise BundleError(f"{folder}: {end!r} is no token of this vocabulary")
         return int(last)
+
+
+def _piece(text: str, written: str | None) -> str:
+    """A token whose text and whose form in the vocabulary these are."""
+    if not written:  # a row of the model that belongs to no token
+        return ""
+    return "▁" + text.removeprefix(" ") if written[:1] in "▁Ġ" or text.startswith(" ") else text
