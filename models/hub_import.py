@@ -65,10 +65,6 @@ class HubModels:
     language: HubReference
     text: HubReference | None = None
 
-    @property
-    def text_side(self) -> HubReference:
-        return self.text or self.vision
-
 
 def import_paella(
     checkpoint: PaellaCheckpoint,
@@ -121,7 +117,7 @@ class HubShapes:
 
     tokens: int  # visual tokens of an image
     width: int  # of each
-    pooled: int  # width of the vector that is compared with captions
+    embedder: HubEmbedderPart
     language: HubConfig | XGLMConfig
 
 
@@ -129,19 +125,13 @@ def hub_shapes(models: HubModels) -> HubShapes:
     """Load the models once to see.
 
     Raises:
-        BundleError: one cannot be loaded, or captions are not compared in the space of photos.
+        BundleError: one cannot be loaded, or captions cannot be compared with photos.
     """
     vision = load_hub_vision(verified_folder(models.vision))
     tokens, width = vision.shape()
-    pooled = vision.pooled_width()
-    found = load_hub_text(verified_folder(models.text_side)).encode(["a"]).shape[1]
-    if found != pooled:
-        raise BundleError(
-            f"captions of {models.text_side.repo} have {found} dimensions, photos of {models.vision.repo} "
-            f"have {pooled}: take a text encoder that was made for this image encoder"
-        )
+    embedder = _embedder_part(models, vision.pooled_width())
     language = load_language_folder(verified_folder(models.language), torch.bfloat16)
-    return HubShapes(tokens, width, pooled, language.config)
+    return HubShapes(tokens, width, embedder, language.config)
 
 
 def write_hub_bundle(
@@ -174,16 +164,10 @@ def write_hub_bundle(
     manifest = BundleManifest(
         format_version=1,
         name=output.absolute().name,
-        revision=revision_of(files, (models.vision, models.text_side, models.language)),
+        revision=revision_of(files, (models.vision, shapes.embedder.text_side, models.language)),
         languages=tuple(sorted(languages)),
         vision=HubVisionPart(kind="hub", hub=models.vision, tokens=shapes.tokens, width=shapes.width),
-        embedder=HubEmbedderPart(
-            kind="hub",
-            id="+".join(f"{one.repo}@{one.revision[:12]}" for one in (models.vision, models.text) if one),
-            hub=models.vision,
-            text=models.text,
-            dimension=shapes.pooled,
-        ),
+        embedder=shapes.embedder,
         language=HubLanguagePart(
             kind="hub",
             hub=models.language,
@@ -203,6 +187,28 @@ def write_hub_bundle(
     )
     write_manifest(manifest, output)
     return manifest
+
+
+def _embedder_part(models: HubModels, dimension: int) -> HubEmbedderPart:
+    """The embedder whose photos have so many dimensions, once its captions are known to have as many.
+
+    Raises:
+        BundleError: they have not, or there is no text side.
+    """
+    part = HubEmbedderPart(
+        kind="hub",
+        id="+".join(f"{one.repo}@{one.revision[:12]}" for one in (models.vision, models.text) if one),
+        hub=models.vision,
+        text=models.text,
+        dimension=dimension,
+    )
+    found = load_hub_text(verified_folder(part.text_side)).encode(["a"]).shape[1]
+    if found != dimension:
+        raise BundleError(
+            f"captions of {part.text_side.repo} have {found} dimensions, photos of {models.vision.repo} have "
+            f"{dimension}: take a text encoder that was made for this image encoder"
+        )
+    return part
 
 
 def default_language_model(checkpoint: PaellaCheckpoint) -> str:

@@ -1,5 +1,5 @@
 """Photos being encoded and captions being searched, each run killed at a moment of its own: a program for
-tests/test_training_features_hub.py and tests/test_training_neighbours.py.
+tests/test_training_features_hub.py and tests/test_training_neighbours.py, which call `kill_runs`.
 
     python killed_training_data.py MODEL FOLDER FEATURES MOMENT...
 
@@ -10,8 +10,9 @@ ones, for the searches. Prints the names of the moments that were not reached.
 
 import os
 import signal
+import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,15 @@ def search(model: Path, folder: Path, cache: Path, output: Path, **options: Any)
         console=QUIET,
         **options,
     )
+
+
+def kill_runs(model: Path, folder: Path, cache: Path, moments: Iterable[str]) -> None:
+    """Begin a run for each moment, in another process, and have it killed there."""
+    paths = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
+    code = f"import sys; sys.path[:0] = {paths!r}; import killed_training_data; killed_training_data.main()"
+    arguments = [sys.executable, "-c", code, *map(str, (model, folder, cache)), *moments]
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=300, check=False)
+    assert (done.stdout, done.returncode) == ("", 0), done.stderr
 
 
 def kill_in_the_middle_of(target: Any, name: str, call: int) -> None:

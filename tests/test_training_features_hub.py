@@ -1,8 +1,6 @@
 """Features of encoders in the Hub's format: theirs alone, of a Karpathy file's photos, after any kill."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +8,7 @@ import torch
 from coco_files import karpathy_document, write_karpathy, write_photos
 from hub_cache import add_to_cache, use_cache
 from hub_towers import save_clip, save_siglip, save_siglip2
-from killed_training_data import FEATURE_MOMENTS, extract
+from killed_training_data import FEATURE_MOMENTS, extract, kill_runs
 from PIL import Image, ImageOps
 
 from models.vision.hub import load_hub_vision
@@ -144,10 +142,7 @@ def test_a_run_killed_at_any_moment_goes_on_to_the_same_folder(coco: Path, clip:
     scenes = {number: ("train", [f"Pebbles, heap {number}."]) for number in range(100, 110)}
     write_karpathy(coco / "dataset_coco.json", karpathy_document(scenes))
     write_photos(coco / "images", scenes)
-    program = Path(__file__).with_name("killed_training_data.py")
-    command = [sys.executable, str(program), str(clip), str(coco), "-", *FEATURE_MOMENTS]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    assert (done.stdout, done.returncode) == ("", 0), done.stderr
+    kill_runs(clip, coco, coco / "features", FEATURE_MOMENTS)
 
     assert extract(clip, coco, coco / "at-once") == 10
     whole = {path.name: path.read_bytes() for path in (coco / "at-once").iterdir()}

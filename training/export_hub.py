@@ -37,9 +37,7 @@ def export_hub(config: HubBridgeRun, output: Path, languages: Sequence[str] = ()
     require_empty(output)
     weights = load_trained(config)
     pinned = pinned_models(config.output)
-    used = {name: _reference(name, model) for name, model in pinned.items()}
-    own = used["embedder"] == used["vision"]
-    models = HubModels(used["vision"], used["language"], None if own else used["embedder"])
+    models = HubModels(**{name: _reference(name, model) for name, model in pinned.items()})
     shapes = hub_shapes(models)
     bridge = new_hub_bridge(config, shapes.width, shapes.language)
     load_weights(bridge, weights, "bridge")

@@ -11,6 +11,7 @@ from typing import Any, Self
 import torch
 import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+from rich.console import Console
 from torch import Tensor, nn
 
 from models.bridges import build_bridge
@@ -34,6 +35,8 @@ from training.run_config import RunConfig
 from training.sequences import IGNORE, Batch
 from training.sized_examples import SizedExamples
 from training.step_stream import StepStream
+
+REJECTED = "rejected.jsonl"  # in a run's folder: captions that cannot be used, each with the reason
 
 
 class HubBridgeShape(BaseModel):
@@ -141,9 +144,14 @@ def train_hub_bridge(config: HubBridgeRun, *, resume: bool, processes: Processes
             fetch_models(config.output)
         else:
             pin_models(config.models, config.output)
-        read_caption_data(config.data, config.output / "rejected.jsonl")
+        config.output.mkdir(parents=True, exist_ok=True)
+        for line in read_caption_data(config.data, config.output / REJECTED).report:
+            Console(stderr=True).print(line, markup=False, highlight=False, soft_wrap=True)
     processes.wait()
     material = prepare_hub_bridge(config, pinned_models(config.output), processes.device)
+    if processes.is_main and material.examples.left_out:
+        left_out = f"{material.examples.left_out:,} photos have no features or no neighbours: left out"
+        Console(stderr=True).print(left_out, highlight=False)
     return train_hub_bridge_on(material, config, resume=resume, processes=processes)
 
 
