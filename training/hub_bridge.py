@@ -62,7 +62,7 @@ class HubBridgeRun(RunConfig):
     # Of the language model while the bridge is trained into it, as its own configuration says how much.
     dropout: bool = True
     bridge_dropout: float = Field(default=0.0, ge=0, lt=1)  # of what the bridge adds in each layer
-    gradient_checkpointing: bool = False  # less memory, and a third more work
+    gradient_checkpointing: bool = False  # a quarter of the memory, and half more work
     end: str | None = None  # text of the token that ends a caption; None: the tokenizer's end of sequence
     # The bundle offers all languages that have a prompt, not only those trained in: by retrieval alone.
     every_language: bool = False
