@@ -100,7 +100,8 @@ def report(
             2,
             [_row(one, photos) for one in measured for photos in one.arrangement.batches],
         ),
-        "The peak is that of the process from its start, Python and libraries among it.",
+        "The peak is that of the process from its start, Python and libraries among it. On a machine that "
+        "does other things as well, CPU time tells more than the clock.",
         *(_against(peer, measured) for peer in measured if peer.arrangement.peer),
         "## Weights",
         _table(

@@ -4,8 +4,7 @@ Weights are safetensors, nothing is fetched, code of a repository is never run, 
 is an error: transformers would draw it. What goes wrong is one line that names the folder.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -74,22 +73,6 @@ def load_image_processor(folder: Path) -> Any:
 
 def _explained(load: Callable[[], Any], folder: Path, what: str) -> Any:
     try:
-        with _silent():
-            return load()
+        return load()
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
         raise BundleError(f"{folder} holds no {what}: {' '.join(str(error).split())}") from error
-
-
-@contextmanager
-def _silent() -> Iterator[None]:
-    """Without its reports and bars: of an image-text model's image side it lists all of the text side."""
-    logging = transformers_library().utils.logging
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()

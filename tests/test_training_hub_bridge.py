@@ -4,6 +4,7 @@ import dataclasses
 import json
 import random
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast, get_args
@@ -12,13 +13,17 @@ import pytest
 import torch
 import torch.nn.functional as F
 import transformers
+from hub_cache import add_to_cache
+from hub_towers import save_sentence_transformer
 from safetensors import safe_open
 from torch import Tensor
 
 from models.fusion.cross_attention import CrossAttentionConfig
+from models.hub_fetch import pin
+from models.hub_import import HubModels, hub_shapes
 from models.language.hub import HubLanguageModel
 from models.language.xglm import XGLM, XGLMConfig
-from models.manifest import BridgeKind
+from models.manifest import BridgeKind, HubEmbedderPart
 from retrieval.errors import BundleError, InvalidRequestError
 from training.checkpoint import CHECKPOINT, load_trained
 from training.config import check_settings, read_config
@@ -83,7 +88,7 @@ def gpt2(dropout: float = 0.0) -> HubLanguageModel:
     return HubLanguageModel(transformers.GPT2LMHeadModel(shape)).requires_grad_(False)
 
 
-MODELS: dict[str, Callable[..., Any]] = {"xglm": xglm, "gpt2": gpt2}
+MODELS: dict[str, Callable[..., XGLM | HubLanguageModel]] = {"xglm": xglm, "gpt2": gpt2}
 
 
 def material(language_model: Any) -> HubBridgeMaterial:
@@ -309,3 +314,20 @@ def test_a_bundle_cannot_reference_a_folder(cache: Path, tmp_path: Path) -> None
     with pytest.raises(InvalidRequestError, match=r"models\.json is damaged"):
         export_hub(run, tmp_path / "bundle")
     assert not (tmp_path / "bundle").exists()
+
+
+def test_captions_of_a_bundle_may_be_read_by_another_model(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_to_cache(cache, "tiny/multilingual", partial(save_sentence_transformer, dimension=64))
+    shapes = hub_shapes(HubModels(pin(VISION), pin(LANGUAGE)))
+    for text in (None, "tiny/multilingual"):
+        models = {"vision": VISION, "language": LANGUAGE, "text": text}
+        run = config(tmp_path / f"run-{text is None}", models=models)
+        pin_models(run.models, run.output)
+        weights = new_hub_bridge(run, shapes.width, shapes.language).state_dict()
+        monkeypatch.setattr("training.export_hub.load_trained", lambda _, weights=weights: weights)
+        part = export_hub(run, tmp_path / f"bundle-{text is None}").embedder
+        assert isinstance(part, HubEmbedderPart)
+        assert (part.hub.repo, part.text_side.repo) == (VISION, text or VISION)
+        assert (part.text is None) == (text is None)

@@ -186,7 +186,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for line in rejects.lines():
             console.print(line, markup=False, highlight=False, soft_wrap=True)
         dimension = features.pooled(captions.image_ids[:1]).shape[1]
-        tower = load_hub_text(folder)
+        tower = load_hub_text(folder)  # now: what compares no texts is refused before the work begins
         embedder = ImageTextEmbedder(encoder_id, dimension, lambda: tower)
         neighbours = find_neighbours(
             captions, features, embedder, options.output, found=options.k, keep=options.keep, console=console

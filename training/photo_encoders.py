@@ -67,7 +67,7 @@ class HubPhotoEncoder:
     """An encoder in a folder of the Hub's format; on the GPU if there is one.
 
     Raises:
-        BundleError: the folder holds no image encoder that is supported.
+        BundleError: the folder holds no image encoder that is supported, or one of variable size.
     """
 
     classifies = False

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from models.hub_loading import load_pretrained, load_tokenizer
+from models.text.pooling import text_device
 
 # Model types in `config.json` → classes of transformers.
 CLASSES = {
@@ -28,8 +28,7 @@ class ImageTextTower:
     """
 
     def __init__(self, folder: Path, kind: str) -> None:
-        self._model: Any = load_pretrained([CLASSES[kind]], folder, "text encoder").float()
-        self._model.to("cuda" if torch.cuda.is_available() else "cpu")
+        self._model: Any = load_pretrained([CLASSES[kind]], folder, "text encoder").float().to(text_device())
         self._tokenizer: Any = load_tokenizer(folder)
         self._kind = kind
 
@@ -52,6 +51,6 @@ class ImageTextTower:
             truncation=True,
             max_length=length,
             return_tensors="pt",
-        ).to(self._model.device)
-        pooled: Tensor = self._model(input_ids=encoded["input_ids"]).pooler_output
+        )
+        pooled: Tensor = self._model(input_ids=encoded["input_ids"].to(self._model.device)).pooler_output
         return pooled

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from models.hub_loading import load_tokenizer
 from models.hub_weights import read_config, read_weights
-from models.text.pooling import mean_of_tokens, run_encoder
+from models.text.pooling import mean_of_tokens, run_encoder, text_device
 from models.weights import load_weights
 from retrieval.errors import BundleError
 from retrieval.hub_library import transformers_library
@@ -49,8 +49,8 @@ class MultilingualClipTower:
         with torch.device("meta"):
             self._map = nn.Linear(mapped["weight"].shape[1], mapped["weight"].shape[0])
         load_weights(self._map, mapped, "text encoder", assign=True)
-        self._model.eval().requires_grad_(False).float()
-        self._map.requires_grad_(False).float()
+        self._model.eval().requires_grad_(False).float().to(text_device())
+        self._map.requires_grad_(False).float().to(text_device())
         self._tokenizer: Any = load_tokenizer(folder)
 
     def encode(self, texts: Sequence[str]) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from models.hub_loading import load_pretrained, load_tokenizer
 from models.hub_weights import read_config, read_weights
-from models.text.pooling import mean_of_tokens, run_encoder
+from models.text.pooling import mean_of_tokens, run_encoder, text_device
 from models.weights import load_weights
 from retrieval.errors import BundleError
 
@@ -39,7 +39,7 @@ class SentenceTower:
         steps = _read_modules(folder)
         if [kind for kind, _ in steps[:2]] != ["Transformer", "Pooling"] or steps[0][1] != folder:
             raise BundleError(f"{folder / MODULES} does not begin with a transformer and its pooling")
-        self._model: Any = load_pretrained(["AutoModel"], folder, "text encoder").float()
+        self._model: Any = load_pretrained(["AutoModel"], folder, "text encoder").float().to(text_device())
         self._tokenizer: Any = load_tokenizer(folder)
         settings = read_config(folder, _SETTINGS) if (folder / _SETTINGS).is_file() else {}
         longest = getattr(self._model.config, "max_position_embeddings", self._tokenizer.model_max_length)
@@ -47,7 +47,7 @@ class SentenceTower:
         self._lower = bool(settings.get("do_lower_case"))
         self._pool = _pooling(steps[1][1])
         self._dense = nn.Sequential(*(_layer(kind, place) for kind, place in steps[2:]))
-        self._dense.eval().requires_grad_(False)
+        self._dense.eval().requires_grad_(False).to(text_device())
 
     def encode(self, texts: Sequence[str]) -> Tensor:
         """Vectors (N, E) of texts; what is longer than the model reads is cut."""
