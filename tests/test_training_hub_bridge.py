@@ -1,12 +1,13 @@
 """Bridges trained into tiny models of the Hub: what is computed, what is not, and what becomes of a run."""
 
+import dataclasses
 import json
 import random
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import pytest
 import torch
@@ -53,6 +54,9 @@ class Features:
     def tokens(self, image_ids: list[str]) -> Tensor:
         seeds = [torch.Generator().manual_seed(int(image_id)) for image_id in image_ids]
         return torch.stack([torch.randn(5, MEMORY, generator=seed) for seed in seeds]).bfloat16()
+
+    def mask(self, image_ids: list[str]) -> Tensor | None:
+        return None
 
     def image_ids(self) -> list[str]:
         return [str(number) for number in range(9)]
@@ -178,8 +182,7 @@ def test_less_memory_more_batches_and_a_pause_change_nothing(name: str, tmp_path
     dropped = {"bridge_dropout": 0.2, "batches_per_step": 2}
     plain = train_on(MODELS[name](0.2), config(tmp_path / "plain", **dropped))
     saving = config(tmp_path / "saving", **dropped, gradient_checkpointing=True)
-    killed: Any = material(MODELS[name](0.2))
-    object.__setattr__(killed, "features", Dying())
+    killed = dataclasses.replace(material(MODELS[name](0.2)), features=cast(Any, Dying()))
     with pytest.raises(KeyboardInterrupt):
         train_hub_bridge_on(killed, saving, resume=False, processes=Processes())
     for key, weight in train_on(MODELS[name](0.2), saving, resume=True).items():
@@ -206,6 +209,35 @@ def test_every_bridge_learns_with_all_its_weights(kind: str, name: str, tmp_path
     precision.backward(loss)
     # Processes wait for the gradient of every weight.
     assert [key for key, weight in bridge.named_parameters() if weight.grad is None] == []
+
+
+def test_padding_of_photos_is_not_looked_at(tmp_path: Path) -> None:
+    class Padded(Features):
+        """One photo has three visual tokens, the others five."""
+
+        def __init__(self, noise: float) -> None:
+            self.noise = noise
+
+        def tokens(self, image_ids: list[str]) -> Tensor:
+            tokens = super().tokens(image_ids)
+            return torch.where(self.mask(image_ids)[:, :, None], tokens, self.noise)
+
+        def mask(self, image_ids: list[str]) -> Tensor:
+            counts = torch.tensor([3 if image_id == "4" else 5 for image_id in image_ids])
+            return torch.arange(5) < counts[:, None]
+
+    language, losses = xglm(), []
+    bridge = new_hub_bridge(config(tmp_path), MEMORY, language.config)
+    for noise in (0.0, 50.0):
+        parts = dataclasses.replace(material(language), features=cast(Any, Padded(noise)))
+        recipe = HubBridgeRecipe(bridge, parts, stream(), torch.device("cpu"))
+        batch = next(recipe.stream)
+        assert "4" in batch.image_ids
+        losses.append(recipe.loss(batch).item())
+    assert losses[0] == pytest.approx(losses[1], abs=1e-6)
+    prefixed = config(tmp_path, shape={"kind": "visual_prefix"})
+    with pytest.raises(InvalidRequestError, match="a visual_prefix needs photos with equally many"):
+        train_hub_bridge_on(parts, prefixed, resume=False, processes=Processes())
 
 
 def test_a_step_holds_its_examples_whatever_it_is_cut_into() -> None:
