@@ -12,7 +12,6 @@ from models.bridges import bridge_settings
 from models.fusion.cross_attention import CrossAttentionBridge
 from models.hub_files import verified_folder
 from models.hub_parts import load_language_folder
-from models.hub_weights import read_config
 from models.language.hub import HubConfig
 from models.language.xglm import XGLMConfig
 from models.manifest import (
@@ -31,6 +30,7 @@ from models.manifest import (
     write_manifest,
 )
 from models.paella_checkpoint import Family, PaellaCheckpoint
+from models.text.hub import load_hub_text
 from models.vision.hub import load_hub_vision
 from models.weights import load_weights
 from retrieval.errors import BundleError, InvalidRequestError
@@ -56,14 +56,14 @@ class HubModels:
     """What a bridge was trained between.
 
     Attributes:
-        vision: the image encoder.
+        vision: the image encoder, whose photos retrieval compares with captions.
         language: the language model with its tokenizer.
-        embedder: an image-text model, whose image side must be `vision`.
+        text: what reads those captions; None for the text side of `vision`.
     """
 
     vision: HubReference
     language: HubReference
-    embedder: HubReference
+    text: HubReference | None = None
 
 
 def import_paella(
@@ -117,7 +117,7 @@ class HubShapes:
 
     tokens: int  # visual tokens of an image
     width: int  # of each
-    pooled: int  # width of the vector that is compared with captions
+    embedder: HubEmbedderPart
     language: HubConfig | XGLMConfig
 
 
@@ -125,16 +125,13 @@ def hub_shapes(models: HubModels) -> HubShapes:
     """Load the models once to see.
 
     Raises:
-        BundleError: one cannot be loaded, or the embedder is not the image encoder's own model.
+        BundleError: one cannot be loaded, or captions cannot be compared with photos.
     """
     vision = load_hub_vision(verified_folder(models.vision))
     tokens, width = vision.shape()
-    pooled = vision.pooled_width()
-    text_kind = read_config(verified_folder(models.embedder)).get("model_type")
-    if text_kind not in ("clip", "siglip") or models.embedder.repo != models.vision.repo:
-        raise BundleError("the embedder must be the image encoder's own image-text model (CLIP or SigLIP)")
+    embedder = _embedder_part(models, vision.pooled_width())
     language = load_language_folder(verified_folder(models.language), torch.bfloat16)
-    return HubShapes(tokens, width, pooled, language.config)
+    return HubShapes(tokens, width, embedder, language.config)
 
 
 def write_hub_bundle(
@@ -167,15 +164,10 @@ def write_hub_bundle(
     manifest = BundleManifest(
         format_version=1,
         name=output.absolute().name,
-        revision=revision_of(files, (models.vision, models.embedder, models.language)),
+        revision=revision_of(files, (models.vision, shapes.embedder.text_side, models.language)),
         languages=tuple(sorted(languages)),
         vision=HubVisionPart(kind="hub", hub=models.vision, tokens=shapes.tokens, width=shapes.width),
-        embedder=HubEmbedderPart(
-            kind="hub",
-            id=f"{models.embedder.repo}@{models.embedder.revision[:12]}",
-            hub=models.embedder,
-            dimension=shapes.pooled,
-        ),
+        embedder=shapes.embedder,
         language=HubLanguagePart(
             kind="hub",
             hub=models.language,
@@ -195,6 +187,28 @@ def write_hub_bundle(
     )
     write_manifest(manifest, output)
     return manifest
+
+
+def _embedder_part(models: HubModels, dimension: int) -> HubEmbedderPart:
+    """The embedder whose photos have so many dimensions, once its captions are known to have as many.
+
+    Raises:
+        BundleError: they have not, or there is no text side.
+    """
+    part = HubEmbedderPart(
+        kind="hub",
+        id="+".join(f"{one.repo}@{one.revision[:12]}" for one in (models.vision, models.text) if one),
+        hub=models.vision,
+        text=models.text,
+        dimension=dimension,
+    )
+    found = load_hub_text(verified_folder(part.text_side)).encode(["a"]).shape[1]
+    if found != dimension:
+        raise BundleError(
+            f"captions of {part.text_side.repo} have {found} dimensions, photos of {models.vision.repo} have "
+            f"{dimension}: take a text encoder that was made for this image encoder"
+        )
+    return part
 
 
 def default_language_model(checkpoint: PaellaCheckpoint) -> str:

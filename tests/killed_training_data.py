@@ -1,5 +1,5 @@
 """Photos being encoded and captions being searched, each run killed at a moment of its own: a program for
-tests/test_training_features_hub.py and tests/test_training_neighbours.py.
+tests/test_training_features_hub.py and tests/test_training_neighbours.py, which call `kill_runs`.
 
     python killed_training_data.py MODEL FOLDER FEATURES MOMENT...
 
@@ -10,8 +10,9 @@ ones, for the searches. Prints the names of the moments that were not reached.
 
 import os
 import signal
+import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import torch
 from killed_builds import kill_at
 from rich.console import Console
 
+from models.text.hub import load_hub_text
 from retrieval.image_text import ImageTextEmbedder
 from training import features, files, neighbour_search, neighbours
 from training.feature_cache import FeatureCache
@@ -74,13 +76,22 @@ def search(model: Path, folder: Path, cache: Path, output: Path, **options: Any)
     return neighbours.find_neighbours(
         captions,
         FeatureCache(cache, encoder_id),
-        ImageTextEmbedder(encoder_id, 24, model, "clip"),
+        ImageTextEmbedder(encoder_id, 24, lambda: load_hub_text(model)),
         output,
         shard_captions=SHARD_CAPTIONS,
         block_shards=BLOCK_SHARDS,
         console=QUIET,
         **options,
     )
+
+
+def kill_runs(model: Path, folder: Path, cache: Path, moments: Iterable[str]) -> None:
+    """Begin a run for each moment, in another process, and have it killed there."""
+    paths = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
+    code = f"import sys; sys.path[:0] = {paths!r}; import killed_training_data; killed_training_data.main()"
+    arguments = [sys.executable, "-c", code, *map(str, (model, folder, cache)), *moments]
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=300, check=False)
+    assert (done.stdout, done.returncode) == ("", 0), done.stderr
 
 
 def kill_in_the_middle_of(target: Any, name: str, call: int) -> None:

@@ -1,23 +1,29 @@
 """Bridges trained into tiny models of the Hub: what is computed, what is not, and what becomes of a run."""
 
+import dataclasses
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import pytest
 import torch
 import torch.nn.functional as F
 import transformers
+from hub_cache import add_to_cache
+from hub_towers import save_sentence_transformer
 from safetensors import safe_open
 from torch import Tensor
 
 from models.fusion.cross_attention import CrossAttentionConfig
+from models.hub_fetch import pin
+from models.hub_import import HubModels, hub_shapes
 from models.language.hub import HubLanguageModel
 from models.language.xglm import XGLM, XGLMConfig
-from models.manifest import BridgeKind
+from models.manifest import BridgeKind, HubEmbedderPart
 from retrieval.errors import BundleError, InvalidRequestError
 from training.checkpoint import CHECKPOINT, load_trained
 from training.config import check_settings, read_config
@@ -31,6 +37,7 @@ from training.hub_bridge import (
     train_hub_bridge_on,
 )
 from training.hub_models import pin_models, pinned_models
+from training.mixed_precision import MixedPrecision
 from training.processes import Processes
 from training.sequences import IGNORE, Example
 from training.step_stream import StepStream
@@ -47,6 +54,9 @@ class Features:
     def tokens(self, image_ids: list[str]) -> Tensor:
         seeds = [torch.Generator().manual_seed(int(image_id)) for image_id in image_ids]
         return torch.stack([torch.randn(5, MEMORY, generator=seed) for seed in seeds]).bfloat16()
+
+    def mask(self, image_ids: list[str]) -> Tensor | None:
+        return None
 
     def image_ids(self) -> list[str]:
         return [str(number) for number in range(9)]
@@ -78,7 +88,7 @@ def gpt2(dropout: float = 0.0) -> HubLanguageModel:
     return HubLanguageModel(transformers.GPT2LMHeadModel(shape)).requires_grad_(False)
 
 
-MODELS = {"xglm": xglm, "gpt2": gpt2}
+MODELS: dict[str, Callable[..., XGLM | HubLanguageModel]] = {"xglm": xglm, "gpt2": gpt2}
 
 
 def material(language_model: Any) -> HubBridgeMaterial:
@@ -172,8 +182,7 @@ def test_less_memory_more_batches_and_a_pause_change_nothing(name: str, tmp_path
     dropped = {"bridge_dropout": 0.2, "batches_per_step": 2}
     plain = train_on(MODELS[name](0.2), config(tmp_path / "plain", **dropped))
     saving = config(tmp_path / "saving", **dropped, gradient_checkpointing=True)
-    killed: Any = material(MODELS[name](0.2))
-    object.__setattr__(killed, "features", Dying())
+    killed = dataclasses.replace(material(MODELS[name](0.2)), features=cast(Any, Dying()))
     with pytest.raises(KeyboardInterrupt):
         train_hub_bridge_on(killed, saving, resume=False, processes=Processes())
     for key, weight in train_on(MODELS[name](0.2), saving, resume=True).items():
@@ -188,15 +197,47 @@ def test_less_memory_more_batches_and_a_pause_change_nothing(name: str, tmp_path
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_bridge_learns_with_all_its_weights(kind: str, name: str, tmp_path: Path) -> None:
-    language = MODELS[name]().train()
+    language = MODELS[name]().to(torch.bfloat16).train()
     settings = {"cross_attention": {"reduction": 4}, "bottleneck": {"fusion_layer": 1}}
     run = config(tmp_path, shape={"kind": kind, **settings.get(kind, {})})
     bridge = new_hub_bridge(run, MEMORY, language.config)
     language.recompute_layers()
     recipe = HubBridgeRecipe(bridge, material(language), stream(), torch.device("cpu"))
-    recipe.loss(next(recipe.stream)).backward()  # type: ignore[no-untyped-call]
+    precision = MixedPrecision("bf16", torch.device("cpu"))
+    with precision.autocast():
+        loss = recipe.loss(next(recipe.stream))
+    precision.backward(loss)
     # Processes wait for the gradient of every weight.
     assert [key for key, weight in bridge.named_parameters() if weight.grad is None] == []
+
+
+def test_padding_of_photos_is_not_looked_at(tmp_path: Path) -> None:
+    class Padded(Features):
+        """One photo has three visual tokens, the others five."""
+
+        def __init__(self, noise: float) -> None:
+            self.noise = noise
+
+        def tokens(self, image_ids: list[str]) -> Tensor:
+            tokens = super().tokens(image_ids)
+            return torch.where(self.mask(image_ids)[:, :, None], tokens, self.noise)
+
+        def mask(self, image_ids: list[str]) -> Tensor:
+            counts = torch.tensor([3 if image_id == "4" else 5 for image_id in image_ids])
+            return torch.arange(5) < counts[:, None]
+
+    language, losses = xglm(), []
+    bridge = new_hub_bridge(config(tmp_path), MEMORY, language.config)
+    for noise in (0.0, 50.0):
+        parts = dataclasses.replace(material(language), features=cast(Any, Padded(noise)))
+        recipe = HubBridgeRecipe(bridge, parts, stream(), torch.device("cpu"))
+        batch = next(recipe.stream)
+        assert "4" in batch.image_ids
+        losses.append(recipe.loss(batch).item())
+    assert losses[0] == pytest.approx(losses[1], abs=1e-6)
+    prefixed = config(tmp_path, shape={"kind": "visual_prefix"})
+    with pytest.raises(InvalidRequestError, match="a visual_prefix needs photos with equally many"):
+        train_hub_bridge_on(parts, prefixed, resume=False, processes=Processes())
 
 
 def test_a_step_holds_its_examples_whatever_it_is_cut_into() -> None:
@@ -248,7 +289,7 @@ def test_a_run_keeps_to_the_commit_that_it_began_with(cache: Path, tmp_path: Pat
     run = config(tmp_path / "run")
     pin_models(run.models, run.output)
     before = pinned_models(run.output)
-    assert before["embedder"].hub == before["vision"].hub
+    assert set(before) == {"vision", "language"}  # CLIP has a text side of its own
     snapshots = cache / "models--tiny--xglm" / "snapshots"
     (snapshots / ("1" * 40)).symlink_to(snapshots / ("0" * 40))
     (cache / "models--tiny--xglm" / "refs" / "main").write_text("1" * 40)  # the branch moves on
@@ -273,3 +314,20 @@ def test_a_bundle_cannot_reference_a_folder(cache: Path, tmp_path: Path) -> None
     with pytest.raises(InvalidRequestError, match=r"models\.json is damaged"):
         export_hub(run, tmp_path / "bundle")
     assert not (tmp_path / "bundle").exists()
+
+
+def test_captions_of_a_bundle_may_be_read_by_another_model(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_to_cache(cache, "tiny/multilingual", partial(save_sentence_transformer, dimension=64))
+    shapes = hub_shapes(HubModels(pin(VISION), pin(LANGUAGE)))
+    for text in (None, "tiny/multilingual"):
+        models = {"vision": VISION, "language": LANGUAGE, "text": text}
+        run = config(tmp_path / f"run-{text is None}", models=models)
+        pin_models(run.models, run.output)
+        weights = new_hub_bridge(run, shapes.width, shapes.language).state_dict()
+        monkeypatch.setattr("training.export_hub.load_trained", lambda _, weights=weights: weights)
+        part = export_hub(run, tmp_path / f"bundle-{text is None}").embedder
+        assert isinstance(part, HubEmbedderPart)
+        assert (part.hub.repo, part.text_side.repo) == (VISION, text or VISION)
+        assert (part.text is None) == (text is None)

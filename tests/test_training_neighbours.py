@@ -1,7 +1,5 @@
 """Captions retrieved for training photos: those that brute force finds, whatever the blocks and the kills."""
 
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +9,7 @@ import pytest
 import torch
 from coco_files import SCENES, caption_id, karpathy_document, write_karpathy, write_photos
 from hub_towers import TEXT_LENGTH, save_clip, save_dinov2
-from killed_training_data import SEARCH_MOMENTS, extract, search
+from killed_training_data import SEARCH_MOMENTS, extract, kill_runs, search
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -157,15 +155,10 @@ def test_the_command_retrieves_what_the_model_finds_nearest(coco: Path, tmp_path
 
 
 def test_a_run_killed_at_any_moment_goes_on_to_the_same_file(coco: Path) -> None:
-    program = Path(__file__).with_name("killed_training_data.py")
-    command = [sys.executable, str(program), str(coco / "clip"), str(coco), str(coco / "features")]
     for moment in SEARCH_MOMENTS:
         (coco / moment).mkdir()
-    done = subprocess.run(
-        [*command, *SEARCH_MOMENTS], capture_output=True, text=True, timeout=120, check=False
-    )
-    assert (done.stdout, done.returncode) == ("", 0), done.stderr
     clip, features = coco / "clip", coco / "features"
+    kill_runs(clip, coco, features, SEARCH_MOMENTS)
     (coco / "at-once").mkdir()
     whole = search(clip, coco, features, coco / "at-once" / "neighbours.arrow")
     content = (coco / "at-once" / "neighbours.arrow").read_bytes()

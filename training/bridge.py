@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 from torch import Tensor, nn
 
-from models.bridges import LanguageModelShape, build_bridge
+from models.bridges import build_bridge
+from models.language.decoding import LanguageModelShape
 from models.language.xglm import XGLM
 from models.manifest import BridgeKind
 from models.prompts.builder import PromptBuilder, load_templates

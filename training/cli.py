@@ -26,7 +26,11 @@ DryRunOutput = Annotated[
 DryRunProcesses = Annotated[
     int,
     typer.Option(
-        "--processes", min=1, max=8, help="With --dry-run of a recipe at size: that train together."
+        "--processes",
+        metavar="N",
+        min=1,
+        max=8,
+        help="With --dry-run of a recipe at size: how many train together.",
     ),
 ]
 

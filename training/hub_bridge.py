@@ -11,6 +11,7 @@ from typing import Any, Self
 import torch
 import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+from rich.console import Console
 from torch import Tensor, nn
 
 from models.bridges import build_bridge
@@ -34,6 +35,8 @@ from training.run_config import RunConfig
 from training.sequences import IGNORE, Batch
 from training.sized_examples import SizedExamples
 from training.step_stream import StepStream
+
+REJECTED = "rejected.jsonl"  # in a run's folder: captions that cannot be used, each with the reason
 
 
 class HubBridgeShape(BaseModel):
@@ -59,7 +62,7 @@ class HubBridgeRun(RunConfig):
     # Of the language model while the bridge is trained into it, as its own configuration says how much.
     dropout: bool = True
     bridge_dropout: float = Field(default=0.0, ge=0, lt=1)  # of what the bridge adds in each layer
-    gradient_checkpointing: bool = False  # less memory, and a third more work
+    gradient_checkpointing: bool = False  # a quarter of the memory, and half more work
     end: str | None = None  # text of the token that ends a caption; None: the tokenizer's end of sequence
     # The bundle offers all languages that have a prompt, not only those trained in: by retrieval alone.
     every_language: bool = False
@@ -106,7 +109,8 @@ class HubBridgeRecipe:
     def loss(self, batch: Batch) -> Tensor:
         batch = batch.to(self._device)
         memory = self._features.tokens(batch.image_ids).to(self._device, torch.float32)  # as the weights
-        state = self.trained.prepare(memory)
+        mask = self._features.mask(batch.image_ids)
+        state = self.trained.prepare(memory, None if mask is None else mask.to(self._device))
         if isinstance(self._model, XGLM):
             hidden = self._model(
                 batch.input_ids, batch.positions, batch.mask, bridge=self._dropped, bridge_state=state
@@ -141,9 +145,14 @@ def train_hub_bridge(config: HubBridgeRun, *, resume: bool, processes: Processes
             fetch_models(config.output)
         else:
             pin_models(config.models, config.output)
-        read_caption_data(config.data, config.output / "rejected.jsonl")
+        config.output.mkdir(parents=True, exist_ok=True)
+        for line in read_caption_data(config.data, config.output / REJECTED).report:
+            Console(stderr=True).print(line, markup=False, highlight=False, soft_wrap=True)
     processes.wait()
     material = prepare_hub_bridge(config, pinned_models(config.output), processes.device)
+    if processes.is_main and material.examples.left_out:
+        left_out = f"{material.examples.left_out:,} photos have no features or no neighbours: left out"
+        Console(stderr=True).print(left_out, highlight=False)
     return train_hub_bridge_on(material, config, resume=resume, processes=processes)
 
 
@@ -171,7 +180,12 @@ def train_hub_bridge_on(
 ) -> Any:
     """As `train_hub_bridge`, with what it needs loaded already."""
     torch.manual_seed(config.seed)
-    width = material.features.tokens(material.features.image_ids()[:1]).shape[2]
+    first = material.features.image_ids()[:1]
+    width = material.features.tokens(first).shape[2]
+    if config.shape.kind == "visual_prefix" and material.features.mask(first) is not None:
+        raise InvalidRequestError(
+            "a visual_prefix needs photos with equally many visual tokens; those of this image encoder differ"
+        )
     bridge = new_hub_bridge(config, width, material.language_model.config).to(processes.device)
     stream = StepStream(
         material.examples.draw,

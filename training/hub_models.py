@@ -27,7 +27,7 @@ class SizedModels(BaseModel):
 
     vision: str  # an image encoder
     language: str  # a causal language model with its tokenizer
-    embedder: str | None = None  # of photos and captions; by default the image encoder's own model
+    text: str | None = None  # reads captions for retrieval; by default the image encoder's own text side
 
 
 @dataclass(frozen=True)
@@ -59,11 +59,8 @@ def pin_models(models: SizedModels, run: Path) -> None:
     Raises:
         BundleError: one of them cannot be had.
     """
-    found = {
-        "vision": _pin(models.vision),
-        "language": _pin(models.language),
-        "embedder": _pin(models.embedder or models.vision),
-    }
+    named = {"vision": models.vision, "language": models.language, "text": models.text}
+    found = {name: _pin(source) for name, source in named.items() if source is not None}
     document = {
         name: {"folder": str(one.folder)} if one.hub is None else {"hub": one.hub.model_dump(mode="json")}
         for name, one in found.items()
@@ -74,7 +71,7 @@ def pin_models(models: SizedModels, run: Path) -> None:
 
 
 def pinned_models(run: Path) -> dict[str, PinnedModel]:
-    """The models that a run was begun with: `vision`, `language` and `embedder`.
+    """The models that a run was begun with: `vision`, `language` and, if the recipe names it, `text`.
 
     Raises:
         InvalidRequestError: the run has not begun, or its record is damaged.
@@ -87,7 +84,8 @@ def pinned_models(run: Path) -> dict[str, PinnedModel]:
                 Path(document[name]["folder"]) if "folder" in document[name] else None,
                 HubReference.model_validate(document[name]["hub"]) if "hub" in document[name] else None,
             )
-            for name in ("vision", "language", "embedder")
+            for name in ("vision", "language", "text")
+            if name in document or name != "text"
         }
     except FileNotFoundError as error:
         raise InvalidRequestError(f"{run} has no {MODELS}: train it first") from error

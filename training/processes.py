@@ -8,6 +8,7 @@ import importlib
 import os
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -16,6 +17,9 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from retrieval.errors import InvalidRequestError
+
+# The others wait while the first fetches models and reads captions; NCCL's own patience is ten minutes.
+_PATIENCE = timedelta(hours=3)
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,7 @@ def launched_processes() -> Processes:
             "training at size needs accelerate: pip install 'paellera[train]'"
         ) from error
     on_cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
-    state = accelerate.PartialState(cpu=on_cpu)
+    state = accelerate.PartialState(cpu=on_cpu, timeout=_PATIENCE)
     return Processes(state.process_index, state.num_processes, torch.device(state.device))
 
 

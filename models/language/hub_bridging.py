@@ -103,6 +103,21 @@ class LayerHooks:
             yield
 
     @contextmanager
+    def watching(
+        self, bridge: Bridge[Any], state: BridgeState, rows: int
+    ) -> Iterator[dict[int, Tensor | None]]:
+        """As `bridging`, with what each layer's text looks at of the image: (rows, H, T, S), filled in."""
+        seen: dict[int, Tensor | None] = {}
+
+        def mix(index: int, hidden: Tensor) -> Tensor:
+            shaped = hidden.reshape(rows, -1, hidden.shape[-1])
+            mixed, seen[index] = bridge.layer_with_weights(index, shaped, state)
+            return mixed.reshape_as(hidden)
+
+        with self._mixing(mix):
+            yield seen
+
+    @contextmanager
     def _mixing(self, mix: Callable[[int, Tensor], Tensor]) -> Iterator[None]:
         before = getattr(self._thread, "active", None)
         self._thread.active = _Active(mix)

@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from models.fusion.attention import attention, merge_heads, split_heads
 from models.fusion.bridge import Bridge, BridgeState
 from models.language.cache import KeyValueCache
+from models.language.decoding import LayerAttention
 from models.language.tree import TokenTree
 from models.weights import load_weights
 from retrieval.errors import BundleError
@@ -56,19 +57,6 @@ def sinusoidal_positions(count: int, width: int, padding_index: int) -> Tensor:
         table = F.pad(table, (0, 1))
     table[padding_index] = 0
     return table
-
-
-@dataclass(frozen=True)
-class LayerAttention:
-    """What one layer looked at, in fp32; T counts the positions of a bridge's prefix, too.
-
-    Attributes:
-        own: (B, H, T, K), the layer's self-attention.
-        image: (B, H, T, S), over what the bridge offers to this layer; None if that is nothing.
-    """
-
-    own: Tensor
-    image: Tensor | None
 
 
 class DecoderLayer(nn.Module):
@@ -242,6 +230,14 @@ class XGLM(nn.Module):
             bridge=bridge,
             bridge_state=bridge_state,
         )
+
+    def watch(
+        self, input_ids: Tensor, *, bridge: Bridge[Any], bridge_state: BridgeState
+    ) -> list[LayerAttention]:
+        """What each layer looks at when it reads sequences (models/language/decoding.py)."""
+        layers: list[LayerAttention] = []
+        self(input_ids, bridge=bridge, bridge_state=bridge_state, collected=layers)
+        return layers
 
     def logits(self, hidden_states: Tensor) -> Tensor:
         """Scores over the vocabulary (..., V) of hidden states (..., D)."""
