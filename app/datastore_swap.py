@@ -16,7 +16,7 @@ from time import perf_counter
 import structlog
 from anyio import to_thread
 
-from app.errors import DatastoreRefusedError, NoDatastoreError
+from app.errors import DatastoreRefusedError
 from app.model import CaptionModel
 from app.model_holder import ModelHolder
 from retrieval.activation import activate as make_live
@@ -64,8 +64,6 @@ class DatastoreSwap:
         """
         async with self._lock, self._holder.model() as model:
             store = model.datastore
-            if store is None:
-                raise NoDatastoreError("this server has no datastore")
             if store.root is None:
                 raise DatastoreRefusedError(
                     "this server was given the folder of a single version: give it the datastore's folder"
@@ -96,7 +94,7 @@ class DatastoreSwap:
     async def _look(self) -> None:
         facts = self._holder.facts
         # A model that is away finds the live version by itself when it is loaded again.
-        if facts is None or facts.datastore is None or facts.datastore_root is None:
+        if facts is None or facts.datastore_root is None:
             return
         if not self._holder.loaded:
             return
@@ -125,7 +123,6 @@ class DatastoreSwap:
         except Exception as error:
             _log.exception("datastore_probe_failed", version=version)
             raise DatastoreRefusedError(f"captioning with version {version} fails: {error!r}") from None
-        assert model.datastore is not None
         self._holder.replace(new)
         self._on_swap(new)
         self._count("served")
@@ -142,8 +139,7 @@ class DatastoreSwap:
 def _open(model: CaptionModel, version: str) -> CaptionModel:
     """The model on another version, which finds its own entries. Raises DatastoreError."""
     new = model.on_version(version)
-    if new.datastore is not None:
-        new.datastore.check()
+    new.datastore.check()
     return new
 
 

@@ -134,15 +134,6 @@ class UnsupportedParameterError(InvalidRequestError):
         self.param = param
 
 
-class NoDatastoreError(InvalidRequestError):
-    """The server captions without a datastore, so there is nothing to search."""
-
-    code = "no_datastore"
-    status = 404
-    advice = "Ask another server; the operator chooses a datastore with `PAELLERA_DATASTORE`."
-    where = "searches, `GET /v1/datastore`, `POST /v1/datastore/activate`"
-
-
 class DatastoreRefusedError(InvalidRequestError):
     """The version of the datastore cannot be served; the detail says why. The one before goes on serving."""
 

@@ -31,7 +31,7 @@ class ModelFacts:
     bundle_name: str
     revision: str
     languages: tuple[str, ...]
-    datastore: Manifest | None
+    datastore: Manifest
     datastore_root: Path | None  # where its versions are; None: there are no others
     count_tokens: TokenCounter
 
@@ -42,8 +42,8 @@ class ModelFacts:
             model.bundle_name,
             model.revision,
             model.languages,
-            None if store is None else store.manifest,
-            None if store is None else store.root,
+            store.manifest,
+            store.root,
             model.count_tokens,
         )
 

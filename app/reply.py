@@ -81,8 +81,8 @@ def describe_model(model: CaptionModel) -> ModelItem:
     return ModelItem(bundle=model.bundle_name, revision=model.revision)
 
 
-def describe_datastore(model: CaptionModel) -> DatastoreItem | None:
-    return None if model.datastore is None else DatastoreItem(version=model.datastore.version)
+def describe_datastore(model: CaptionModel) -> DatastoreItem:
+    return DatastoreItem(version=model.datastore.version)
 
 
 def describe_image(decoded: DecodedImage, captions: ImageCaptions) -> ImageItem:

@@ -164,7 +164,7 @@ class CaptionReply(BaseModel):
 
     id: str
     model: ModelItem
-    datastore: DatastoreItem | None = Field(description="null if there is none")
+    datastore: DatastoreItem
     images: list[ImageItem]
     timings_ms: TimingsItem
 
@@ -192,7 +192,7 @@ class SourcedReply(BaseModel):
 
     id: str
     model: ModelItem
-    datastore: DatastoreItem | None
+    datastore: DatastoreItem
     images: list[SourcedImage | FailedImage]
     timings_ms: TimingsItem
 

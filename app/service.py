@@ -18,7 +18,7 @@ from PIL import Image
 from app.batching import Batcher, BatchLimits, Part
 from app.datastore_swap import DatastoreSwap
 from app.decoding import DecodePool
-from app.errors import NoDatastoreError, NotReadyError
+from app.errors import NotReadyError
 from app.model import CaptionModel
 from app.model_holder import ModelFacts, ModelHolder
 from app.negotiation import default_language
@@ -179,22 +179,19 @@ class CaptionService:
 
         Raises:
             InvalidImageError: the photo cannot be decoded.
-            NoDatastoreError: the server has none.
             RetryLaterError: NotReadyError or QueueFullError.
         """
-        _ = self.datastore
+        _ = self.model
         with self._batcher.place():
             pictures = [] if isinstance(query, str) else await self._decoder.decode([query])
             async with self.holder.model() as model:
-                store = model.datastore
-                assert store is not None  # it was there, and belongs to the model
 
                 def run() -> "list[Neighbour]":
                     if isinstance(query, str):
                         vectors = model.embed_texts([query])
                     else:
                         vectors = model.embed_images([picture.image for picture in pictures])
-                    return store.neighbours(vectors, [[language]], k)[0][0]
+                    return model.datastore.neighbours(vectors, [[language]], k)[0][0]
 
                 return await self._batcher.call(run)
 
@@ -204,9 +201,7 @@ class CaptionService:
 
     @property
     def datastore(self) -> Manifest:
-        """What is known of the datastore. Raises NoDatastoreError or NotReadyError."""
-        if self.model.datastore is None:
-            raise NoDatastoreError("this server has no datastore")
+        """What is known of the datastore. Raises NotReadyError."""
         return self.model.datastore
 
     def _load_warm(self) -> CaptionModel:
@@ -224,10 +219,7 @@ class CaptionService:
         await self._batcher.call(lambda: warm_up(model, self._default_of(model.languages)))
 
     def _describe(self, model: CaptionModel) -> None:
-        datastore = model.datastore
-        self.metrics.describe_model(
-            model.bundle_name, model.revision, None if datastore is None else datastore.version
-        )
+        self.metrics.describe_model(model.bundle_name, model.revision, model.datastore.version)
 
     def _measure(self, images: Sequence[ImageCaptions], timings_ms: Mapping[str, float]) -> None:
         captions = [caption for image in images for caption in image.captions]

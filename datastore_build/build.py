@@ -6,7 +6,8 @@ the number of rows, but for the indexes that are not written block by block.
 
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from datastore_build.build_state import (
@@ -20,7 +21,7 @@ from datastore_build.caption_files import CaptionsFile
 from datastore_build.draft import Draft, open_draft
 from datastore_build.embedding import ShardJob, embed_shards
 from datastore_build.engine import Engine, LocalEngine
-from datastore_build.index_plan import choose_index
+from datastore_build.index_plan import IndexPlan, choose_index
 from datastore_build.indexing import build_index
 from datastore_build.part import Part
 from datastore_build.photo_match import PhotoMatch
@@ -30,11 +31,11 @@ from datastore_build.report import BuildProgress, BuildReport
 from datastore_build.shards import SHARD_ENTRIES, EmbeddingShards
 from datastore_build.staging import stage
 from datastore_build.vectors import VectorSource
-from datastore_build.version_vectors import JoinedVectors, WatchedVectors
+from datastore_build.version_vectors import JoinedVectors
 from datastore_build.worker import TextEmbedder
 from retrieval.errors import DatastoreError
 from retrieval.languages import normalise
-from retrieval.manifest import CAPTIONS, REJECTS, VERSIONS, IndexRequest, describe_file
+from retrieval.manifest import CAPTIONS, REJECTS, VERSIONS, IndexRequest, IndexSettings, describe_file
 
 OnProgress = Callable[[BuildProgress], None]
 
@@ -62,9 +63,9 @@ def build_datastore(
     asks what was asked for `base`. strict: any row that cannot be used fails the build. filters: which texts
     are left out. match: judges the photos that rows name, for filters.min_match. resume: goes on with the
     build of the same sources and options that died, if there is one. base: the version that the entries are
-    added to. engine: what embeds; by default this process. Raises DatastoreError (a source cannot be read, no
-    row is usable, no index fits, the output cannot be written, strict, what died was another build, there are
-    no workers) and leaves the live version as it was.
+    added to. engine: what embeds and puts vectors into lists; by default this process. Raises DatastoreError
+    (a source cannot be read, no row is usable, no index fits, the output cannot be written, strict, what died
+    was another build, there are no workers) and leaves the live version as it was.
     """
     started = time.monotonic()
     opened = open_sources(sources, base.captions.source_names() if base else ())
@@ -93,8 +94,7 @@ def build_datastore(
             index_plan = choose_index(staged.counts.entries, embedder.dimension, plan.index)
             shards, embedded = _embed(draft, staged, plan, embedder, engine or LocalEngine(), report)
             vectors: VectorSource = shards if base is None else JoinedVectors([base.vectors(), shards])
-            watched = WatchedVectors(vectors, _indexing(vectors, staged, report))
-            settings = build_index(watched, index_plan, draft.folder)
+            settings = _index(draft, vectors, index_plan, staged, _adding_engine(engine, base), report)
             manifest, reused = publish(
                 output,
                 draft.folder,
@@ -222,19 +222,43 @@ def _embed(
         report(BuildProgress(done / max(count, 1), staged.rows, texts, staged.rejected))
 
     job = ShardJob(shards, captions, staged.base_entries, embedder)
+    with _clear_failure("embedding", draft):
+        embedded = embed_shards(job, engine, on_entries)
+    if embedded:
+        shutil.rmtree(draft.lists, ignore_errors=True)  # of other vectors, should there be any
+    return shards, embedded
+
+
+def _index(
+    draft: Draft,
+    vectors: VectorSource,
+    plan: IndexPlan,
+    staged: Staged,
+    engine: Engine,
+    report: OnProgress,
+) -> IndexSettings:
+    def on_stage(stage: str, fraction: float | None) -> None:
+        report(BuildProgress(fraction, staged.rows, staged.counts.texts, staged.rejected, stage))
+
+    with _clear_failure("indexing", draft):
+        return build_index(vectors, plan, draft.folder, engine=engine, work=draft.lists, on_stage=on_stage)
+
+
+def _adding_engine(engine: Engine | None, base: Part | None) -> Engine:
+    # A graph, or whole lists, of the version that is added to can only be read when all of it is in memory:
+    # here, and not in every worker.
+    spread = base is None or base.manifest.index.kind in ("flat", "ivf-pq")
+    return engine if engine is not None and spread else LocalEngine()
+
+
+@contextmanager
+def _clear_failure(what: str, draft: Draft) -> Iterator[None]:
+    """Raises DatastoreError for what torch and faiss raise: out of memory, on a GPU too."""
     try:
-        return shards, embed_shards(job, engine, on_entries)
-    except (MemoryError, RuntimeError) as error:  # out of memory, on a GPU too
+        yield
+    except (MemoryError, RuntimeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DatastoreError(f"embedding failed: {reason}. Nothing was published{_kept(draft)}") from error
-
-
-def _indexing(vectors: VectorSource, staged: Staged, report: OnProgress) -> Callable[[int], None]:
-    def on_rows(done: int) -> None:
-        texts = staged.counts.texts
-        report(BuildProgress(done / max(vectors.count, 1), staged.rows, texts, staged.rejected, "indexing"))
-
-    return on_rows
+        raise DatastoreError(f"{what} failed: {reason}. Nothing was published{_kept(draft)}") from error
 
 
 def _kept(draft: Draft) -> str:

@@ -75,7 +75,7 @@ def photo_match(bundle: Path | None, images: Path | None) -> PhotoMatch:
     """What judges whether texts fit the photos in a folder; its models are loaded at the first photo."""
     from models.bundle import Bundle, default_bundle
 
-    return PhotoMatch(lambda: Bundle.open(bundle or default_bundle()).load_captioner(), images)
+    return PhotoMatch(lambda: Bundle.open(bundle or default_bundle()).load_photo_matcher(), images)
 
 
 @datastore_app.command()

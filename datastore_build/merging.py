@@ -15,7 +15,7 @@ from datastore_build.part import Part
 from datastore_build.publish import publish
 from datastore_build.readers import unique_name
 from datastore_build.report import BuildProgress
-from datastore_build.version_vectors import JoinedVectors, WatchedVectors
+from datastore_build.version_vectors import JoinedVectors
 from datastore_build.writer import CaptionsWriter, RejectsFile
 from retrieval.errors import DatastoreError
 from retrieval.manifest import VERSIONS, IndexRequest, SourceRecord
@@ -115,9 +115,9 @@ def _join(
         ]
     total = sum(part.manifest.counts.entries for part in parts)
 
-    def report(done: int, stage: str) -> None:
+    def report(stage: str, fraction: float | None, done: int = total) -> None:
         if on_progress is not None:
-            on_progress(BuildProgress(done / max(total, 1), done, 0, 0, stage))
+            on_progress(BuildProgress(fraction, done, 0, 0, stage))
 
     collisions: list[str] = []
     collision_count = 0
@@ -139,13 +139,13 @@ def _join(
                             reason = f"an earlier datastore has an entry {entry.id!r} already"
                             rejects.add(str(part.datastore), number, reason)
                         if number % 4096 == 0:
-                            report(writer.entries, "merging")
+                            report("merging", writer.entries / max(total, 1), writer.entries)
                     vectors.append(part.vectors(np.array(omitted, np.int64)))
                 counts = writer.finish()
-            joined = WatchedVectors(JoinedVectors(vectors), lambda done: report(done, "indexing"))
+            joined = JoinedVectors(vectors)
             asked = index or parts[0].manifest.index.asked
             plan = choose_index(joined.count, joined.dimension, asked)
-            settings = build_index(joined, plan, draft.folder)
+            settings = build_index(joined, plan, draft.folder, on_stage=report)
             manifest, reused = publish(
                 output,
                 draft.folder,

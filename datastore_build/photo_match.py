@@ -20,7 +20,7 @@ _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 
 
 class Matches(Protocol):
-    """What is needed of models.captioner.Captioner."""
+    """What is needed of models.photo_matching.PhotoMatcher."""
 
     def match(self, images: Sequence[Image.Image], texts: Sequence[Sequence[str]]) -> list[list[float]]:
         """Logit of each image with each of its own texts."""

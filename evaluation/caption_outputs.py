@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.captions import MODES, LanguageResult, Mode, WrittenCaption
-from evaluation.references import read_rows
+from evaluation.json_lines import read_rows
 from evaluation.report import write_atomically
 from models.captions import Caption
 from retrieval.datastore import Neighbour

@@ -4,16 +4,20 @@ All text comes from models, data sets and datastores, so all of it is escaped. T
 pictures are inside, and there is no script. A text's own direction is kept: Arabic runs from right to left.
 """
 
-import base64
-import io
 import unicodedata
 from collections.abc import Sequence
 from html import escape
 
 from evaluation.caption_examples import Example, LanguageExamples
+from evaluation.html_document import (
+    html_document,
+    jpeg_url,
+    language_names,
+    picture_url,
+    text_attributes,
+)
 from evaluation.references import Photo, open_photo
 from evaluation.report import Report, ReportTable
-from retrieval.languages import autonym, display_name
 
 _LONGEST_SIDE = 320  # pixels of a photo in the page
 
@@ -30,16 +34,13 @@ def caption_page(report: Report, picture: bytes, examples: Sequence[LanguageExam
     facts = "".join(f"<li>{_fact(fact)}</li>" for fact in report.facts)
     shown = "".join(_language(own) for own in examples if own.best)
     heading = "<h2>Best and worst captions</h2>\n" if shown else ""
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        '<meta http-equiv="Content-Security-Policy" '
-        "content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\">\n"
-        f"<title>{escape(report.title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<main>\n"
-        f"<h1>{escape(report.title)}</h1>\n<ul class=facts>{facts}</ul>\n"
-        f'<img class=plot src="{_data_url(picture, "png")}" '
+    return html_document(
+        report.title,
+        _STYLE,
+        f"<main>\n<h1>{escape(report.title)}</h1>\n<ul class=facts>{facts}</ul>\n"
+        f'<img class=plot src="{picture_url(picture, "png")}" '
         'alt="CIDEr-D by language, and by the number of retrieved captions; the tables have the numbers">\n'
-        f"{''.join(map(_table, report.tables))}{heading}{shown}</main>\n</body>\n</html>\n"
+        f"{''.join(map(_table, report.tables))}{heading}{shown}</main>\n",
     )
 
 
@@ -64,14 +65,14 @@ def _table(table: ReportTable) -> str:
 
 
 def _language(own: LanguageExamples) -> str:
-    name, own_name = display_name(own.language), autonym(own.language)
-    also = f' <span lang="{escape(own.language)}">{escape(own_name)}</span>' if own_name != name else ""
     lists = "".join(
         f"<h4>{title}</h4>\n{''.join(_example(example) for example in examples)}"
         for title, examples in (("Best", own.best), ("Worst", own.worst))
         if examples
     )
-    return f'<section id="{escape(own.language)}"><h3>{escape(name)}{also}</h3>\n{lists}</section>\n'
+    return (
+        f'<section id="{escape(own.language)}"><h3>{language_names(own.language)}</h3>\n{lists}</section>\n'
+    )
 
 
 def _example(example: Example) -> str:
@@ -85,7 +86,7 @@ def _example(example: Example) -> str:
         retrieved = f"<h5>Retrieved</h5><ul dir={_direction(example.neighbours[0].text)}>{neighbours}</ul>"
     return (
         f"<article><figure>{_photo(example)}<figcaption>{escape(example.image_id)}</figcaption></figure>"
-        f"<div><p class=caption {_attributes(example.language)}>{escape(example.text)}</p>"
+        f"<div><p class=caption {text_attributes(example.language)}>{escape(example.text)}</p>"
         f"<p class=score>CIDEr-D {example.cider_d:.1f}</p>"
         f"<h5>References</h5><ul dir={_direction(example.references[0])}>{references}</ul>"
         f"{retrieved}</div></article>\n"
@@ -95,11 +96,11 @@ def _example(example: Example) -> str:
 def _photo(example: Example) -> str:
     picture = open_photo(Photo(example.image_id, example.photo))
     picture.thumbnail((_LONGEST_SIDE, _LONGEST_SIDE))
-    buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=80)
     width, height = picture.size
-    url = _data_url(buffer.getvalue(), "jpeg")
-    return f'<img src="{url}" width={width} height={height} alt="photo {escape(example.image_id)}">'
+    return (
+        f'<img src="{jpeg_url(picture)}" width={width} height={height} '
+        f'alt="photo {escape(example.image_id)}">'
+    )
 
 
 def _direction(text: str) -> str:
@@ -109,16 +110,7 @@ def _direction(text: str) -> str:
 
 
 def _text(text: str, language: str) -> str:
-    return f"<bdi {_attributes(language)}>{escape(text)}</bdi>"
-
-
-def _attributes(language: str) -> str:
-    # dir=auto goes by the text's first strong letter: right for Arabic, and for a fallback in another script.
-    return f'lang="{escape(language)}" dir="auto"'
-
-
-def _data_url(content: bytes, kind: str) -> str:
-    return f"data:image/{kind};base64," + base64.b64encode(content).decode("ascii")
+    return f"<bdi {text_attributes(language)}>{escape(text)}</bdi>"
 
 
 _STYLE = """

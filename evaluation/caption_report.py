@@ -8,20 +8,13 @@ from evaluation.bootstrap import COVERAGE, RESAMPLES, Interval
 from evaluation.caption_means import GroupMean, group_means, mean_of
 from evaluation.captions import MODES, WITH, WITHOUT, LanguageResult, Mode, neighbours_of
 from evaluation.report import Report, ReportTable
+from evaluation.run_description import RunDescription
 
 _DASH = "–"
 
 
 @dataclass(frozen=True)
-class RunDescription:
-    """What a report says of the run beside its scores."""
-
-    bundle: str
-    revision: str
-    datastore: str | None  # version; None: captioned without any
-    split: str
-    photos: int
-    beams: int | None  # None: not known
+class CaptionRunDescription(RunDescription):
     neighbours: int | None = None  # in the prompt with retrieval; None: not known
     tokenisers: str = "plain"
     embedder: str | None = None  # of CLIPScore
@@ -29,7 +22,7 @@ class RunDescription:
     captions: str | None = None  # the file they were read from; None: this run wrote them
 
 
-def caption_report(results: Sequence[LanguageResult], run: RunDescription) -> Report:
+def caption_report(results: Sequence[LanguageResult], run: CaptionRunDescription) -> Report:
     """The report of a run. Languages without a reference by people have a table and a mean of their own."""
     people = [result for result in results if result.references.by_people]
     machine = [result for result in results if not result.references.by_people]
@@ -83,7 +76,7 @@ def curve_modes(results: Sequence[LanguageResult], default: int | None) -> dict[
     return dict(sorted(found.items()))
 
 
-def _facts(results: Sequence[LanguageResult], run: RunDescription) -> list[str]:
+def _facts(results: Sequence[LanguageResult], run: CaptionRunDescription) -> list[str]:
     signatures: dict[str, list[str]] = {}
     for result in results:
         mode = next(iter(result.scores))

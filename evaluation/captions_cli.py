@@ -11,7 +11,7 @@ from evaluation.caption_examples import pick_examples
 from evaluation.caption_outputs import read_outputs, save_outputs
 from evaluation.caption_page import caption_page
 from evaluation.caption_plot import draw_captions
-from evaluation.caption_report import RunDescription, caption_report, curve_modes
+from evaluation.caption_report import CaptionRunDescription, caption_report, curve_modes
 from evaluation.captions import (
     MODES,
     WITH,
@@ -120,13 +120,12 @@ def measure(
     results = score_written(
         written, references, tokeniser=TOKENISERS[run.tokenisers], similarities=similarities
     )
-    store = captioner.datastore
     # How captions of a file were written is not known.
-    used = from_outputs is None and store is not None and set(run.modes) != {WITHOUT}
-    description = RunDescription(
+    used = from_outputs is None and set(run.modes) != {WITHOUT}
+    description = CaptionRunDescription(
         captioner.bundle_name,
         captioner.revision,
-        store.version if store is not None and used else None,
+        captioner.datastore.version if used else None,
         run.split,
         len(photos),
         run.beams if from_outputs is None else None,
@@ -170,7 +169,7 @@ def _publish(
     written: Sequence[WrittenCaption],
     photos: Sequence[Photo],
     run: CaptionRun,
-    description: RunDescription,
+    description: CaptionRunDescription,
     paths: Sequence[Path],
 ) -> None:
     picture = b""

@@ -162,10 +162,6 @@ def captions_command(
     captioner = opened.load_captioner(datastore)
     references = select_languages(data.references, language, captioner.languages)
     runner.check_packages(output or (), list(references), tokenisers)
-    if modes != ("without",) and captioner.datastore is None and from_outputs is None:
-        raise InvalidRequestError(
-            "the bundle has no datastore: give one with --datastore, or use --retrieval without"
-        )
     report = runner.measure(
         opened,
         captioner,
@@ -204,8 +200,8 @@ def neutral_command(
         DataFormat.INDEX, captions, images, index=index, split=split, kinds=_kinds(kinds), limit=limit
     )
 
-    from evaluation.caption_report import RunDescription
     from evaluation.neutral import evaluate_neutral, neutral_report, with_words
+    from evaluation.run_description import RunDescription
 
     captioner = _open_bundle(bundle).load_captioner(datastore)
     references = with_words(select_languages(data.references, language, captioner.languages))
@@ -213,7 +209,7 @@ def neutral_command(
         results = evaluate_neutral(
             captioner, data.photos, references, beams=beams, batch_size=batch_size, advance=advance
         )
-    version = captioner.datastore.version if captioner.datastore is not None else None
+    version = captioner.datastore.version
     run = RunDescription(captioner.bundle_name, captioner.revision, version, split, len(data.photos), beams)
     _publish(neutral_report(results, run), output)
 

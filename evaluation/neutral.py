@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from evaluation.caption_report import RunDescription
 from evaluation.captions import WritesCaptions
 from evaluation.references import Photo, References, open_photo
 from evaluation.report import Report, ReportTable
+from evaluation.run_description import RunDescription
 from evaluation.scores import CaptionScores, score_captions
 from models.captions import CaptionSettings
 from models.neutral.lexicon import Lexicon, load_lexicons
@@ -129,7 +129,7 @@ def neutral_report(results: Sequence[NeutralResult], run: RunDescription) -> Rep
         title="Gendered words in captions",
         facts=[
             f"bundle {run.bundle}, revision {run.revision}",
-            f"datastore {run.datastore}" if run.datastore else "no datastore",
+            f"datastore {run.datastore}",
             f"split {run.split}: {run.photos} photos; beams {run.beams}",
             *sorted({f"`{result.plain_scores.signature}`" for result in results}),
         ],

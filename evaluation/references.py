@@ -5,17 +5,15 @@ captions with `image_id`, `lang`, `caption` and, if known, `kind` a line. Refere
 them; only English is put back from tokens ("a dog 's ball .") to running text.
 """
 
-import gzip
-import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from PIL import Image, ImageOps
 
+from evaluation.json_lines import read_rows
 from retrieval.errors import InvalidImageError, InvalidRequestError
 
 HUMAN_KINDS = ("human", "human-translation")
@@ -129,27 +127,3 @@ def _select(language: str, rows: Sequence[tuple[str, str, str]], kinds: Sequence
     for image_id, text, _ in chosen:
         texts.setdefault(image_id, []).append(text)
     return References(language, tuple(sorted({kind for _, _, kind in chosen})), texts)
-
-
-def read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Line number and object of each line that is not empty.
-
-    Raises:
-        InvalidRequestError: the file cannot be read, or a line is no JSON object.
-    """
-    opener = gzip.open if path.suffix == ".gz" else open
-    try:
-        with opener(path, "rt", encoding="utf-8") as lines:
-            for number, line in enumerate(lines, start=1):
-                if not line.strip():
-                    continue
-                try:
-                    row = json.loads(line)
-                except ValueError as error:
-                    raise InvalidRequestError(f"{path}:{number}: not JSON ({error})") from error
-                if not isinstance(row, dict):
-                    raise InvalidRequestError(f"{path}:{number}: not a JSON object")
-                yield number, row
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise InvalidRequestError(f"cannot read {path}: {reason}") from error

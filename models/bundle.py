@@ -30,6 +30,7 @@ from models.manifest import (
 )
 from models.matcher import build_matcher
 from models.matching import CaptionMatcher
+from models.photo_matching import PhotoMatcher
 from models.prompts.builder import PromptBuilder, Template, load_templates
 from models.quantisation import dequantise
 from models.vision.efficientnet_lite import EfficientNetLite, load_efficientnet_lite2
@@ -39,7 +40,7 @@ from retrieval.datastore import Datastore
 from retrieval.e5 import E5Encoder
 from retrieval.e5_states import CaptionReader
 from retrieval.embedder import Embedder, EmbedderConfig, QueryEmbedder, SharedSpace, load_encoder_on_gpu
-from retrieval.errors import BundleError
+from retrieval.errors import BundleError, InvalidRequestError
 from retrieval.gpu_search import Device
 from retrieval.precision import fast_cpu_dtype
 
@@ -129,16 +130,25 @@ class Bundle:
             DatastoreError: the datastore is missing, damaged, was built with another embedder, or cannot be
                 searched on that device.
         """
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        if dtype is None:
-            dtype = torch.bfloat16 if device.type == "cuda" else fast_cpu_dtype()
+        device = _device()
+        dtype = dtype or _dtype_for(device)
         manifest = self.manifest
         embedder = self.load_query_embedder()
+        vision = self._load_vision(dtype).to(device)
+        if (
+            isinstance(vision, HubVisionEncoder)
+            and vision.variable
+            and manifest.bridge.kind == "visual_prefix"
+        ):
+            raise BundleError(
+                f"{self.path}: a visual_prefix needs photos with equally many tokens; those of "
+                "this image encoder differ"
+            )
         return Captioner(
             bundle_name=manifest.name,
             revision=manifest.revision,
             languages=manifest.languages,
-            vision=self._load_vision(dtype).to(device),
+            vision=vision,
             embedder=embedder,
             datastore=self.load_datastore(embedder, datastore, index_device),
             prompts=self.load_prompts(),
@@ -147,6 +157,20 @@ class Bundle:
             matcher=self._load_matcher(embedder, device),
             defaults=manifest.generation,
         )
+
+    def load_photo_matcher(self) -> PhotoMatcher:
+        """What tells whether a text fits a photo, without the parts that only captions need.
+
+        Raises:
+            BundleError: weights do not fit.
+            InvalidRequestError: the bundle has no matcher.
+        """
+        device = _device()
+        embedder = self.load_query_embedder()
+        matcher = self._load_matcher(embedder, device)
+        if matcher is None:
+            raise InvalidRequestError(f"the bundle {self.manifest.name} has no matcher")
+        return PhotoMatcher(self._load_vision(_dtype_for(device)).to(device), embedder, matcher)
 
     def load_datastore(
         self, embedder: QueryEmbedder, folder: Path | None = None, index_device: Device = "cpu"
@@ -252,3 +276,11 @@ class Bundle:
             return dequantise(load_file(self.path / name))
         except (OSError, SafetensorError) as error:
             raise BundleError(f"{self.path / name} cannot be read: {error}") from error
+
+
+def _device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _dtype_for(device: torch.device) -> torch.dtype:
+    return torch.bfloat16 if device.type == "cuda" else fast_cpu_dtype()

@@ -22,14 +22,15 @@ from models.explanation import explain
 from models.fusion.bridge import Bridge
 from models.generation import GenerationSettings, Hypothesis, generate
 from models.language.decoding import LanguageModel
-from models.language.xglm import XGLM
 from models.lengths import choose, within
 from models.manifest import GenerationDefaults
 from models.matching import CaptionMatcher
 from models.neighbour_cache import Copying
 from models.neutral.lexicon import load_lexicons
 from models.neutral.neighbours import neutral_first
+from models.neutral.token_texts import TokenTexts
 from models.neutral.wording import NeutralRows, NeutralWording
+from models.photo_matching import PhotoMatcher, trust
 from models.prompts.builder import PromptBuilder
 from models.vision.encoder import VisionEncoder
 from models.vision.features import VisionFeatures
@@ -40,7 +41,6 @@ from retrieval.languages import display_name, match
 
 _IMAGES_AT_ONCE = 16  # encoded together: bounds the memory of activations
 _ROWS_AT_ONCE = 64  # captions generated together
-_DOUBT = 0.98  # share of the matcher's logit that a wholly new photo takes; what is left keeps their order
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,7 @@ class Captioner:
         self._bridge = bridge
         self._defaults = defaults
         self._matcher = matcher
+        self._token_texts = TokenTexts(prompts.tokenizer)
         self._wordings: dict[str, NeutralWording] = {}  # by language, made when first needed
 
     def caption(self, images: Sequence[Image.Image], settings: CaptionSettings) -> CaptionResult:
@@ -119,8 +120,6 @@ class Captioner:
             raise InvalidRequestError("name at least one language")
         if k < 0:
             raise InvalidRequestError("neighbours must not be negative")
-        if settings.explain and not isinstance(self._language_model, XGLM):
-            raise InvalidRequestError(f"the bundle {self.bundle_name} cannot explain: ask without explain")
         if settings.rerank and self._matcher is None:
             raise InvalidRequestError(f"the bundle {self.bundle_name} has no matcher to rerank captions with")
         if settings.neutral:
@@ -169,22 +168,14 @@ class Captioner:
         return other
 
     def match(self, images: Sequence[Image.Image], texts: Sequence[Sequence[str]]) -> list[list[float]]:
-        """How well each photo fits each of its own texts: logits, whose sigmoid is the confidence.
-
-        The less a photo resembles the training photos, the nearer to 0 they are: it cannot be told.
+        """How well each photo fits each of its own texts, as `PhotoMatcher.match` tells.
 
         Raises:
             InvalidRequestError: the bundle has no matcher.
         """
         if self._matcher is None:
             raise InvalidRequestError(f"the bundle {self.bundle_name} has no matcher")
-        logits: list[list[float]] = []
-        for start in range(0, len(images), _IMAGES_AT_ONCE):
-            chunk = slice(start, start + _IMAGES_AT_ONCE)
-            features = self._encode(images[chunk])
-            trust = _trust(self._embed(features))
-            logits += self._matcher.logits(features.tokens, texts[chunk], trust)
-        return logits
+        return PhotoMatcher(self._vision, self._embedder, self._matcher).match(images, texts)
 
     def _caption_chunk(
         self,
@@ -209,7 +200,6 @@ class Captioner:
         attention: list[tuple[WordAttention, ...]] = [()] * len(written)
         if settings.explain:
             best = [row[0].hypothesis.ids for row in written]
-            assert isinstance(self._language_model, XGLM)  # refused before
             attention = explain(
                 self._language_model, self._bridge, self._prompts.tokenizer, features, counts, prompts, best
             )
@@ -266,7 +256,7 @@ class Captioner:
         if self._matcher is not None:
             taken = fetched if neutral else k
             found = self._matcher.rank_neighbours(
-                features.tokens, _trust(queries), found, taken, weight, least
+                features.tokens, trust(queries), found, taken, weight, least
             )
         if neutral:
             found = [
@@ -287,7 +277,7 @@ class Captioner:
     ) -> list[list[Hypothesis]]:
         """Hypotheses of each prompt; each image has so many of them in turn."""
         model = self._language_model
-        state = self._bridge.prepare(features.tokens.to(model.dtype))
+        state = self._bridge.prepare(features.tokens.to(model.dtype), features.mask)
         prefix = self._bridge.prefix(state)
         longest = max(map(len, prompts)) + generation.max_new_tokens
         longest += 0 if prefix is None else prefix.shape[1]
@@ -343,7 +333,7 @@ class Captioner:
     def _neutral_rows(self, languages: Sequence[Sequence[str]]) -> list[NeutralWording]:
         """The wording of each language of each image in turn."""
         for language in set(itertools.chain.from_iterable(languages)) - self._wordings.keys():
-            self._wordings[language] = NeutralWording(self._prompts.tokenizer, load_lexicons()[language])
+            self._wordings[language] = NeutralWording(self._token_texts, load_lexicons()[language])
         return [self._wordings[language] for own in languages for language in own]
 
     def _judge(
@@ -365,7 +355,7 @@ class Captioner:
                 [one.text for row in itertools.islice(left, len(own)) for one in row] for own in languages
             ]
             logits = itertools.chain.from_iterable(
-                self._matcher.logits(features.tokens, by_image, _trust(queries))
+                self._matcher.logits(features.tokens, by_image, trust(queries))
             )
             confidences = [torch.tensor([next(logits) for _ in row]).sigmoid().tolist() for row in rows]
             rows = [
@@ -437,12 +427,6 @@ def _check_neutral(languages: Iterable[str]) -> None:
             f"neutral has no words yet for {', '.join(map(display_name, missing))}: there are some for "
             f"{', '.join(known)}; leave it out for others"
         )
-
-
-def _trust(queries: Queries) -> list[float]:
-    """How far the matcher is believed: of a photo unlike its training photos it knows next to nothing."""
-    trust: list[float] = (1 - _DOUBT * queries.novelty).tolist()
-    return trust
 
 
 def _likelihood(hypothesis: Hypothesis) -> float:

@@ -84,14 +84,13 @@ class EchoCaptioner:
     languages: tuple[str, ...] = tuple(WORDS)
     bundle_name: str = "echo"
     revision: str = "r1"
-    datastore: EchoDatastore | None = field(default_factory=EchoDatastore)
+    datastore: EchoDatastore = field(default_factory=EchoDatastore)
     calls: list[tuple[int, CaptionSettings]] = field(default_factory=list)
     gate: threading.Event | None = None  # when set, captioning waits for it
     fail: Exception | None = None
     entered: int = 0  # batches begun
 
     def on_version(self, version: str) -> "EchoCaptioner":
-        assert self.datastore is not None
         return replace(self, datastore=replace(self.datastore, version=version))
 
     def caption(self, images: Sequence[Image.Image], settings: CaptionSettings) -> CaptionResult:

@@ -21,6 +21,7 @@ import torch
 from killed_builds import kill_at
 from rich.console import Console
 
+from models.text.hub import load_hub_text
 from retrieval.image_text import ImageTextEmbedder
 from training import features, files, neighbour_search, neighbours
 from training.feature_cache import FeatureCache
@@ -75,7 +76,7 @@ def search(model: Path, folder: Path, cache: Path, output: Path, **options: Any)
     return neighbours.find_neighbours(
         captions,
         FeatureCache(cache, encoder_id),
-        ImageTextEmbedder(encoder_id, 24, model, "clip"),
+        ImageTextEmbedder(encoder_id, 24, lambda: load_hub_text(model)),
         output,
         shard_captions=SHARD_CAPTIONS,
         block_shards=BLOCK_SHARDS,

@@ -81,9 +81,6 @@ def test_another_datastore_or_bundle_is_another_reply() -> None:
         holder.facts = replace(holder.facts, revision="r2")
         newer = ask(client)
         assert (newer.headers["x-cache"], newer.headers["x-paellera-model"]) == ("miss", "echo@r2")
-        captioner.datastore = None
-        holder.facts = replace(holder.facts, datastore=None)
-        assert "x-paellera-datastore" not in ask(client).headers
 
 
 def test_a_reply_is_kept_as_that_of_the_model_that_made_it() -> None:

@@ -204,11 +204,6 @@ def test_languages(client: TestClient) -> None:
     assert reply["languages"][1] == {"code": "de", "name": "German", "autonym": "Deutsch"}
 
 
-def test_a_bundle_without_datastore() -> None:
-    with service_client(EchoCaptioner(datastore=None)) as client:
-        assert post_json(client).json()["datastore"] is None
-
-
 # --- bad images -------------------------------------------------------------------------------------------
 
 

@@ -2,9 +2,7 @@ import base64
 from typing import Any
 
 import pytest
-from echo_captioner import EchoCaptioner
 from sample_pictures import encode, plain
-from service_client import service_client
 from starlette.testclient import TestClient
 
 PHOTO = base64.b64encode(encode(plain((200, 40, 10)), "PNG")).decode()
@@ -82,9 +80,3 @@ def test_bodies_that_are_no_json(client: TestClient) -> None:
     assert (response.status_code, response.json()["code"]) == (400, "invalid_body")
     response = client.post("/v1/datastore/search", content=b"{}", headers={"content-type": "text/plain"})
     assert (response.status_code, response.json()["code"]) == (415, "unsupported_media_type")
-
-
-def test_a_server_without_datastore() -> None:
-    with service_client(EchoCaptioner(datastore=None)) as client:
-        for response in (client.get("/v1/datastore"), search(client, text="x")):
-            assert (response.status_code, response.json()["code"]) == (404, "no_datastore")

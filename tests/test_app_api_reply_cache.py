@@ -8,7 +8,7 @@ from app.errors import IdempotencyConflictError
 
 
 def reply(text: str) -> StoredReply:
-    return StoredReply(text.encode(), 0, "m@1", None)
+    return StoredReply(text.encode(), 0, "m@1", "v1")
 
 
 def making(text: str, runs: list[str]) -> Run:

@@ -280,7 +280,6 @@ def test_a_version_the_model_cannot_caption_with_is_refused(datastore: Path) -> 
         with pytest.raises(Exception, match=f"captioning with version {second} fails: RuntimeError"):
             await service.swap.activate(second)
         reply = await service.caption([PHOTO], CaptionParameters(), ("en",))
-        assert reply.datastore is not None
         assert reply.datastore.version == first
         await service.close()
 
@@ -361,7 +360,6 @@ def test_a_hundred_swaps_under_load(datastore: Path) -> None:
         async def client() -> None:
             while not done.is_set():
                 reply = await service.caption([PHOTO, PHOTO], CaptionParameters(neighbours=2), ("en", "es"))
-                assert reply.datastore is not None
                 ids = {
                     item.id.rpartition("-")[0]
                     for image in reply.images

@@ -128,12 +128,12 @@ def test_a_process_that_is_gone_has_no_memory() -> None:
 
 def test_a_new_datastore_replaces_the_old_one() -> None:
     metrics = Metrics()
-    for version in ("v1", "v2", None):
+    for version in ("v1", "v2"):
         metrics.describe_model("compact", "r", version)
     lines = [
         line for line in metrics.exposition().decode().splitlines() if line.startswith("paellera_model_info")
     ]
-    assert lines == ['paellera_model_info{bundle="compact",datastore="",revision="r"} 1.0']
+    assert lines == ['paellera_model_info{bundle="compact",datastore="v2",revision="r"} 1.0']
 
 
 def test_two_applications_count_for_themselves() -> None:

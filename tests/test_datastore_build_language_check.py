@@ -3,7 +3,7 @@ import sys
 import pytest
 
 from datastore_build.language_check import LanguageCheck
-from retrieval.errors import DatastoreError
+from retrieval.errors import InvalidRequestError
 
 
 @pytest.fixture(scope="module")
@@ -20,6 +20,11 @@ def check() -> LanguageCheck:
         ("en", "一只猫在沙发上睡觉，旁边有一本书。", "zh"),
         ("de", "Ein Hund rennt am Strand entlang und bellt.", None),
         ("ar", "كلب يركض على الشاطئ", None),
+        ("fil", "Isang kayumangging aso ang tumatakbo sa berdeng damo.", None),
+        ("en", "Isang kayumangging aso ang tumatakbo sa berdeng damo.", "fil"),
+        ("fil", "A dog runs along the beach and barks.", "en"),
+        ("quz", "Huk warma wasinpi tiyachkan.", None),
+        ("quz", "Ein Hund rennt am Strand entlang und bellt.", "de"),
         ("en", "pizza", None),  # who knows
         ("tlh", "A dog runs along the beach and barks.", None),  # a label that the model does not know
     ],
@@ -32,5 +37,5 @@ def test_what_is_plainly_another_language(
 
 def test_without_the_package_it_is_told_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "py3langid.langid", None)
-    with pytest.raises(DatastoreError, match=r"pip install 'paellera\[languages\]'"):
+    with pytest.raises(InvalidRequestError, match=r"pip install 'paellera\[languages\]'"):
         LanguageCheck()

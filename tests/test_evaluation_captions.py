@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from evaluation.caption_outputs import read_outputs, save_outputs
-from evaluation.caption_report import RunDescription, caption_report
+from evaluation.caption_report import CaptionRunDescription, caption_report
 from evaluation.captions import Mode, WrittenCaption, score_written, write_captions
 from evaluation.references import Photo, References
 from models.captions import Caption, CaptionResult, CaptionSettings, ImageCaptions
@@ -23,7 +23,7 @@ REFERENCES = {
     "en": References("en", ("human",), {str(n): [TEXTS["en"][n], "Something else."] for n in range(3)}),
     "zh": References("zh", ("MT",), {str(n): [TEXTS["zh"][n]] for n in range(2)}),  # none for the last photo
 }
-RUN = RunDescription("tiny", "r1", "20261122-1", "dev", 3, 3, 4)
+RUN = CaptionRunDescription("tiny", "r1", "20261122-1", "dev", 3, 3, 4)
 
 
 class Rote:

@@ -4,7 +4,6 @@ import sys
 
 import pytest
 
-from evaluation import language_compliance
 from evaluation.language_compliance import LanguageCompliance
 from retrieval.errors import InvalidRequestError
 from retrieval.languages import XM3600_LANGUAGES
@@ -39,7 +38,6 @@ def test_only_maori_cannot_be_told() -> None:
 
 
 def test_without_the_package_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    language_compliance._identifier.cache_clear()
     monkeypatch.setitem(sys.modules, "py3langid.langid", None)
-    with pytest.raises(InvalidRequestError, match=r"pip install 'paellera\[evaluation\]'"):
+    with pytest.raises(InvalidRequestError, match=r"pip install 'paellera\[languages\]'"):
         LanguageCompliance()

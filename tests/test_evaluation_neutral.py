@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from evaluation.caption_report import RunDescription
 from evaluation.neutral import count_words, evaluate_neutral, neutral_report, with_words
 from evaluation.references import Photo, References
+from evaluation.run_description import RunDescription
 from models.captions import Caption, CaptionResult, CaptionSettings, ImageCaptions
 from models.neutral.lexicon import load_lexicons
 from retrieval.errors import InvalidRequestError
@@ -67,6 +67,9 @@ def test_the_report_names_languages_words_and_cost(photos: list[Photo]) -> None:
     assert "| en | 25.0% | 50.0% | 0.0% | 75.0% | 50.0% | 50.0% |" in text
     assert "| en | man 1, his 1, girl 1 |  |" in text
     assert report.document["languages"][0]["neutral"]["gendered"] == 0
+    assert list(report.document) == [  # nothing that this run does not know
+        "evaluation", "bundle", "revision", "datastore", "split", "photos", "beams", "languages",
+    ]  # fmt: skip
 
 
 def test_only_languages_with_words_are_measured() -> None:

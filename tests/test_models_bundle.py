@@ -9,8 +9,8 @@ from PIL import Image
 
 from models.bundle import Bundle, default_bundle
 from models.captions import CaptionSettings
-from models.manifest import MANIFEST
-from retrieval.errors import BundleError, DatastoreError, UnknownLanguageError
+from models.manifest import MANIFEST, read_manifest
+from retrieval.errors import BundleError, DatastoreError, InvalidRequestError, UnknownLanguageError
 from retrieval.languages import XM3600_LANGUAGES
 
 
@@ -100,3 +100,19 @@ def test_a_language_with_a_prompt_that_the_bundle_lacks_is_refused() -> None:
         UnknownLanguageError, match=r"Thai \(th\) is not one of the languages here: ar, cs, de"
     ):
         captioner.caption([Image.new("RGB", (40, 40))], CaptionSettings(("en", "th")))
+
+
+def test_photos_are_matched_as_the_captioner_does_it_but_without_what_only_captions_need(
+    bundle: Path,
+) -> None:
+    photos = [Image.new("RGB", (40, 40), colour) for colour in ("red", "green")]
+    texts = [["A red wall.", "A green wall."], ["A dog."]]
+    expected = Bundle.open(bundle).load_captioner().match(photos, texts)
+    shutil.rmtree(bundle / "datastore")
+    for name in ("language.safetensors", "bridge.safetensors"):
+        (bundle / name).write_bytes(b"no weights")
+    opened = Bundle(bundle, read_manifest(bundle))
+    assert opened.load_photo_matcher().match(photos, texts) == expected
+    edit_manifest(bundle, lambda d: d.update(matcher=None))
+    with pytest.raises(InvalidRequestError, match="has no matcher"):
+        Bundle(bundle, read_manifest(bundle)).load_photo_matcher()

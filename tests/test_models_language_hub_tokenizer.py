@@ -7,6 +7,7 @@ from models.language.hub_tokenizer import HubTokenizer
 from models.language.special_tokens import NO_TOKEN
 from models.language.words import group_words
 from models.neutral.lexicon import load_lexicons
+from models.neutral.token_texts import TokenTexts
 from models.neutral.wording import NeutralWording
 from models.prompts.builder import PromptBuilder, Template
 from retrieval.errors import BundleError
@@ -37,6 +38,10 @@ def test_texts_come_back(tokenizer: HubTokenizer, text: str) -> None:
     assert not set(ids) & set(tokenizer.special.never)
     words = group_words([tokenizer.piece(token) for token in ids])
     assert sum(len(word) for word in words) == len(ids)
+
+
+def test_all_pieces_at_once_are_those_one_by_one(tokenizer: HubTokenizer) -> None:
+    assert tokenizer.pieces() == [tokenizer.piece(token) for token in range(SIZE)]
 
 
 def test_no_text_is_no_tokens(tokenizer: HubTokenizer) -> None:
@@ -108,4 +113,4 @@ def test_a_neutral_wording_is_found_among_rows_that_belong_to_no_token(tmp_path:
     for folder in (byte_level(tmp_path / "gpt2"), xglm(tmp_path / "xglm")):
         vocabulary = HubTokenizer(folder, 1000)
         assert vocabulary.piece(999) == ""
-        NeutralWording(vocabulary, load_lexicons()["en"])
+        NeutralWording(TokenTexts(vocabulary), load_lexicons()["en"])

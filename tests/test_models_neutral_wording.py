@@ -12,6 +12,7 @@ from models.generation import GenerationSettings, generate
 from models.language.tokenizer import Tokenizer
 from models.language.xglm import XGLM, XGLMConfig
 from models.neutral.lexicon import Lexicon, load_lexicons
+from models.neutral.token_texts import TokenTexts
 from models.neutral.wording import NeutralRows, NeutralWording
 
 SPECIAL = ["<s>", "<pad>", "</s>", "<unk>"]
@@ -25,22 +26,20 @@ PROMPTS = [[2, 5, 6, 4], [2, 4], [2, 14, 9, 12]]
 
 class Vocabulary:
     def __init__(self, pieces: list[str]) -> None:
-        self.pieces = pieces
+        self._pieces = pieces
 
-    def __len__(self) -> int:
-        return len(self.pieces)
-
-    def piece(self, token: int) -> str:
-        return self.pieces[token]
+    def pieces(self) -> list[str]:
+        return self._pieces
 
     def ids(self, text: str) -> list[int]:
-        return [self.pieces.index(piece) for piece in text.split()]
+        return [self._pieces.index(piece) for piece in text.split()]
 
     def text(self, ids: tuple[int, ...]) -> str:
-        return "".join(self.pieces[token] for token in ids).replace("▁", " ")
+        return "".join(self._pieces[token] for token in ids).replace("▁", " ")
 
 
 VOCABULARY = Vocabulary(PIECES)
+TOKENS = TokenTexts(VOCABULARY)
 ENGLISH = load_lexicons()["en"]
 
 
@@ -62,8 +61,14 @@ def refused(wording: NeutralWording, size: int, ids: list[int]) -> set[int]:
     ],
 )
 def test_tokens_that_would_complete_a_gendered_word_are_refused(before: str, pieces: str) -> None:
-    wording = NeutralWording(VOCABULARY, ENGLISH)
+    wording = NeutralWording(TOKENS, ENGLISH)
     assert refused(wording, len(PIECES), VOCABULARY.ids(before)) == set(VOCABULARY.ids(pieces))
+
+
+def test_a_line_break_ends_a_word() -> None:
+    wording = NeutralWording(TokenTexts(Vocabulary(["hu\n", "▁hu", "man", "▁dog"])), ENGLISH)
+    assert refused(wording, 4, [0]) == {2}
+    assert refused(wording, 4, [1]) == set()  # it becomes "human"
 
 
 def test_what_gendered_words_had_goes_to_words_for_anybody() -> None:
@@ -79,7 +84,7 @@ def test_what_gendered_words_had_goes_to_words_for_anybody() -> None:
     scores = torch.full((len(PIECES),), -math.inf)
     for piece, share in shares.items():
         scores[PIECES.index(piece)] = math.log(share)
-    NeutralWording(VOCABULARY, ENGLISH).apply(scores, [])
+    NeutralWording(TOKENS, ENGLISH).apply(scores, [])
     left = {piece: float(scores[PIECES.index(piece)].exp()) for piece in shares}
     gone = dict.fromkeys(("▁man", "▁Man", "▁girl"), 0.0)
     assert left == pytest.approx({**gone, "▁person": 0.35, "▁people": 0.35, "▁child": 0.2, "▁dog": 0.1})
@@ -89,11 +94,11 @@ def test_a_word_that_cannot_stand_there_is_not_forced() -> None:
     scores = torch.full((len(PIECES),), -math.inf)
     for piece, share in {"▁man": 0.9, "▁person": 1e-5, "▁dog": 0.09}.items():
         scores[PIECES.index(piece)] = math.log(share)
-    NeutralWording(VOCABULARY, ENGLISH).apply(scores, [])
+    NeutralWording(TOKENS, ENGLISH).apply(scores, [])
     assert scores.argmax() == PIECES.index("▁dog")
     nobody = torch.full((len(PIECES),), -math.inf)
     nobody[PIECES.index("▁man")] = 0.0
-    NeutralWording(VOCABULARY, ENGLISH).apply(nobody, [])
+    NeutralWording(TOKENS, ENGLISH).apply(nobody, [])
     assert not nobody.isnan().any()
 
 
@@ -115,7 +120,7 @@ def test_a_word_for_anybody_does_not_follow_the_article_of_another(
     scores = torch.full((len(pieces),), -12.0)
     scores[pieces.index(feminine)] = -3.0
     (ids,) = tokenizer.encode([article])
-    NeutralWording(tokenizer, load_lexicons()[language]).apply(scores, ids)
+    NeutralWording(TokenTexts(tokenizer), load_lexicons()[language]).apply(scores, ids)
     assert (scores[pieces.index(feminine)] > -3.1) == allowed
 
 
@@ -151,7 +156,7 @@ def test_on_a_real_vocabulary_it_refuses_what_a_look_at_every_token_finds(
     language: str, text: str, tokenizer: Tokenizer
 ) -> None:
     lexicon = load_lexicons()[language]
-    wording = NeutralWording(tokenizer, lexicon)
+    wording = NeutralWording(TokenTexts(tokenizer), lexicon)
     (ids,) = tokenizer.encode([text])
     for length in (len(ids), len(ids) - 1):
         expected = naive_refused(tokenizer, lexicon, ids[:length])
@@ -162,7 +167,7 @@ def test_on_a_real_vocabulary_it_refuses_what_a_look_at_every_token_finds(
 @given(ids=st.lists(st.integers(4, len(PIECES) - 1), max_size=8))
 @settings(max_examples=200, deadline=None)
 def test_what_is_refused_never_completes_a_text_without_gendered_words(ids: list[int]) -> None:
-    wording = NeutralWording(VOCABULARY, ENGLISH)
+    wording = NeutralWording(TOKENS, ENGLISH)
     kept: list[int] = []
     for token in ids:
         if token not in refused(wording, len(PIECES), kept):
@@ -188,7 +193,7 @@ def test_generated_texts_hold_no_gendered_word_and_do_not_depend_on_the_batch(
     model: XGLM, temperature: float | None
 ) -> None:
     settings = GenerationSettings(max_new_tokens=12, num_captions=3, temperature=temperature, top_p=1.0)
-    wording = NeutralWording(VOCABULARY, ENGLISH)
+    wording = NeutralWording(TOKENS, ENGLISH)
 
     def texts(rows: list[NeutralWording | None] | None, prompts: list[list[int]]) -> list[list[str]]:
         neutral = None if rows is None else NeutralRows(rows)

@@ -23,6 +23,7 @@ class MeanColour:
 
     id = COMPACT_ENCODER
     classifies = True
+    variable = False
 
     def __init__(self) -> None:
         self.seen = 0

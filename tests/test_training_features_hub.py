@@ -7,7 +7,7 @@ import pytest
 import torch
 from coco_files import karpathy_document, write_karpathy, write_photos
 from hub_cache import add_to_cache, use_cache
-from hub_towers import save_clip, save_siglip
+from hub_towers import save_clip, save_siglip, save_siglip2
 from killed_training_data import FEATURE_MOMENTS, extract, kill_runs
 from PIL import Image, ImageOps
 
@@ -58,6 +58,21 @@ def test_the_command_stores_what_the_hubs_encoder_gives(coco: Path, clip: Path) 
         )
     with pytest.raises(InvalidRequestError, match="have no 'class_logits'"):
         cache.class_logits(TRAINING_PHOTOS)
+
+
+def test_photos_with_different_numbers_of_tokens_keep_which_are_padding(coco: Path, clip: Path) -> None:
+    Image.new("RGB", (40, 40)).save(next((coco / "images" / "val2014").glob("*11.png")))  # unlike the others
+    save_siglip2(coco / "siglip2")
+    assert main(arguments(coco, str(coco / "siglip2"), "--batch-size=2")) == 0
+    cache = FeatureCache(coco / "features", hub_encoder_id(coco / "siglip2"))
+    encoded = load_hub_vision(coco / "siglip2").encode([photo(coco, name) for name in TRAINING_PHOTOS])
+    mask = cache.mask(TRAINING_PHOTOS)
+    assert mask is not None
+    assert encoded.mask is not None
+    assert torch.equal(mask, encoded.mask)
+    assert len(set(mask.sum(dim=1).tolist())) > 1
+    assert main(arguments(coco, str(clip), f"--output={coco / 'clip-features'}")) == 0
+    assert FeatureCache(coco / "clip-features", hub_encoder_id(clip)).mask(TRAINING_PHOTOS) is None
 
 
 def test_photos_may_lie_side_by_side(coco: Path, clip: Path) -> None:

@@ -5,7 +5,8 @@ Layout of a folder, one index for the photos as they are and one for their mirro
     plain.json  mirror.json         the encoder, the names of the tensors, and which photos are in which
                                     shard, in row order
     plain-00000.safetensors ...     of n photos: tokens (n, N, D) bfloat16, pooled (n, P) float32,
-                                    class_logits (n, C) float32 if the encoder has a classifier
+                                    class_logits (n, C) float32 if the encoder has a classifier,
+                                    mask (n, N) bool if photos have different numbers of tokens
 
 A shard is entered in the index only once it is whole on disk. Knows no encoder and no photo.
 """
@@ -111,6 +112,10 @@ class FeatureCache:
     def tokens(self, image_ids: Sequence[str], *, mirror: bool = False) -> Tensor:
         """(B, N, D) bfloat16."""
         return self._gather("tokens", image_ids, mirror)
+
+    def mask(self, image_ids: Sequence[str], *, mirror: bool = False) -> Tensor | None:
+        """(B, N) bool, True at visual tokens that are not padding; None if nothing is."""
+        return self._gather("mask", image_ids, mirror) if "mask" in self._shards[0] else None
 
     def pooled(self, image_ids: Sequence[str], *, mirror: bool = False) -> Tensor:
         """(B, P) float32."""

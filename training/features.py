@@ -101,7 +101,8 @@ def extract(
 def _tensors(encoder: PhotoEncoder, pooled_only: bool) -> tuple[str, ...]:
     """Which of an encoder's features are kept."""
     classes = ("class_logits",) if encoder.classifies else ()
-    return ("pooled", *classes) if pooled_only else ("tokens", "pooled", *classes)
+    tokens = ("tokens", "mask") if encoder.variable else ("tokens",)
+    return ("pooled", *classes) if pooled_only else (*tokens, "pooled", *classes)
 
 
 def _shards_to_keep(output: Path, encoder: str, name: str, tensors: tuple[str, ...]) -> list[Shard]:
@@ -142,7 +143,9 @@ def _encode(
 
 
 def _as_stored(features: VisionFeatures) -> dict[str, Tensor]:
+    mask = {} if features.mask is None else {"mask": features.mask.cpu()}
     return {
+        **mask,
         "tokens": features.tokens.bfloat16().cpu(),
         "pooled": features.pooled.float().cpu(),
         "class_logits": features.class_logits.float().cpu(),

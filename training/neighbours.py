@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from models.hub_weights import read_config
+from models.text.hub import load_hub_text
 from retrieval.embedder import QueryEmbedder
 from retrieval.errors import InvalidRequestError, PaelleraError
 from retrieval.files import replacing
@@ -186,8 +186,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for line in rejects.lines():
             console.print(line, markup=False, highlight=False, soft_wrap=True)
         dimension = features.pooled(captions.image_ids[:1]).shape[1]
-        kind = str(read_config(folder).get("model_type"))
-        embedder = ImageTextEmbedder(encoder_id, dimension, folder, kind)
+        tower = load_hub_text(folder)  # now: what compares no texts is refused before the work begins
+        embedder = ImageTextEmbedder(encoder_id, dimension, lambda: tower)
         neighbours = find_neighbours(
             captions, features, embedder, options.output, found=options.k, keep=options.keep, console=console
         )

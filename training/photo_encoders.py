@@ -39,6 +39,11 @@ class PhotoEncoder(Protocol):
         """Does it give scores of classes?"""
         ...
 
+    @property
+    def variable(self) -> bool:
+        """Have photos different numbers of visual tokens, the rest being padding?"""
+        ...
+
     def encode(self, images: Sequence[Image.Image], *, mirror: bool) -> VisionFeatures: ...
 
 
@@ -47,6 +52,7 @@ class CompactPhotoEncoder:
 
     id = COMPACT_ENCODER
     classifies = True
+    variable = False
 
     def __init__(self) -> None:
         self._encoder = load_efficientnet_lite2()
@@ -61,7 +67,7 @@ class HubPhotoEncoder:
     """An encoder in a folder of the Hub's format; on the GPU if there is one.
 
     Raises:
-        BundleError: the folder holds no image encoder that is supported.
+        BundleError: the folder holds no image encoder that is supported, or one of variable size.
     """
 
     classifies = False
@@ -69,6 +75,7 @@ class HubPhotoEncoder:
     def __init__(self, folder: Path) -> None:
         self.id = hub_encoder_id(folder)
         encoder = load_hub_vision(folder)
+        self.variable = encoder.variable
         self._encoder: HubVisionEncoder = encoder.to("cuda") if torch.cuda.is_available() else encoder
 
     def encode(self, images: Sequence[Image.Image], *, mirror: bool) -> VisionFeatures:

@@ -109,9 +109,8 @@ def caption_headers(answer: Answer | None) -> dict[str, str]:
     headers = {"Vary": "Accept, Accept-Language"}
     if answer is not None:
         headers["X-Paellera-Model"] = answer.reply.model
+        headers["X-Paellera-Datastore"] = answer.reply.datastore
         headers["X-Cache"] = "hit" if answer.hit else "miss"
-        if answer.reply.datastore is not None:
-            headers["X-Paellera-Datastore"] = answer.reply.datastore
     return headers
 
 
@@ -131,7 +130,7 @@ async def _run(
         reply.model_dump_json().encode(),
         int(time.time()),
         _model_name(reply.model.bundle, reply.model.revision),
-        None if reply.datastore is None else _header_text(reply.datastore.version),
+        _header_text(reply.datastore.version),
     )
     return Answer(stored, hit=False)
 
@@ -147,10 +146,9 @@ def _fingerprint(images: Sequence[bytes], parameters: CaptionParameters, languag
     return digest.digest()
 
 
-def _versions(model: ModelFacts) -> tuple[str, str | None]:
+def _versions(model: ModelFacts) -> tuple[str, str]:
     """As a reply of this model names them."""
-    version = None if model.datastore is None else _header_text(model.datastore.version)
-    return _model_name(model.bundle_name, model.revision), version
+    return _model_name(model.bundle_name, model.revision), _header_text(model.datastore.version)
 
 
 def _model_name(bundle: str, revision: str) -> str:

@@ -28,7 +28,7 @@ router = APIRouter(tags=["datastore"])
 @router.get(
     "/v1/datastore",
     summary="What is in the datastore",
-    responses=problem_responses((404, "The server has no datastore"), (503, "The model is being loaded")),
+    responses=problem_responses((503, "The model is being loaded")),
 )
 async def describe_datastore(request: Request) -> DatastoreDescription:
     manifest = service_of(request).datastore
@@ -50,7 +50,6 @@ async def describe_datastore(request: Request) -> DatastoreDescription:
     responses=problem_responses(
         (400, "The body is not JSON"),
         (403, "This needs an admin key"),
-        (404, "The server has no datastore"),
         (408, "The body comes too slowly"),
         (409, "The version cannot be served; the one before goes on"),
         (413, "The body is too large"),
@@ -61,7 +60,7 @@ async def describe_datastore(request: Request) -> DatastoreDescription:
 )
 async def activate_version(request: Request) -> ActivateReply:
     service = service_of(request)
-    _ = service.datastore
+    _ = service.model
     body = await read_optional_document(request, ActivateBody)
     swap = await service.swap.activate(body.version)
     return ActivateReply(previous=swap.previous, version=swap.version)
@@ -73,7 +72,6 @@ async def activate_version(request: Request) -> ActivateReply:
     openapi_extra=json_body(SearchBody),
     responses=problem_responses(
         (400, "The body is not JSON"),
-        (404, "The server has no datastore"),
         (408, "The body comes too slowly"),
         (413, "The body or the image is too large"),
         (415, "The Content-Type is not application/json"),

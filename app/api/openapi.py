@@ -13,7 +13,7 @@ JsonSchema = dict[str, Any]
 _TEXT: JsonSchema = {"schema": {"type": "string"}}
 CAPTION_HEADERS: JsonSchema = {
     "X-Paellera-Model": {**_TEXT, "description": "bundle@revision, percent-encoded"},
-    "X-Paellera-Datastore": {**_TEXT, "description": "the datastore's version, if there is one"},
+    "X-Paellera-Datastore": {**_TEXT, "description": "the datastore's version"},
     "X-Cache": {"schema": {"enum": ["hit", "miss"]}, "description": "`hit`: captioned for another request"},
 }
 _REQUEST_HEADERS = {

@@ -28,7 +28,7 @@ class StoredReply:
     body: bytes  # a CaptionReply as JSON
     created: int  # Unix time
     model: str  # bundle@revision
-    datastore: str | None  # its version
+    datastore: str  # its version
 
     @cached_property
     def etag(self) -> str:

@@ -17,7 +17,7 @@ from datastore_build.duplicates_command import duplicates
 from datastore_build.map_command import draw_map
 from datastore_build.version_commands import activate, gc, rollback, verify
 from retrieval.datastore import Datastore
-from retrieval.errors import DatastoreError, InvalidImageError
+from retrieval.errors import InvalidImageError
 
 if TYPE_CHECKING:
     from models.captioner import Captioner
@@ -111,6 +111,4 @@ def _image_query(
         raise InvalidImageError(f"cannot read {image}: {error.strerror}") from None
     decoded = decode_image(data)
     captioner = open_captioner(bundle, datastore)
-    if captioner.datastore is None:
-        raise DatastoreError(f"{datastore} was not opened")
     return captioner.datastore, captioner.embed_images([decoded.image])

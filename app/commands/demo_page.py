@@ -4,8 +4,6 @@ Text comes from a model and from datastores, so all of it is escaped. The page l
 inside, and there is no script.
 """
 
-import base64
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -13,7 +11,7 @@ from html import escape
 from PIL import Image
 
 from app.schemas import CaptionItem, NeighbourItem, SourcedImage
-from retrieval.languages import autonym, display_name
+from evaluation.html_document import html_document, jpeg_url, language_names, text_attributes
 
 _LONGEST_SIDE = 640  # pixels of the pictures in the page
 
@@ -29,16 +27,13 @@ class CaptionedPhoto:
 
 def demo_page(photos: Sequence[CaptionedPhoto]) -> str:
     """A complete HTML document."""
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        '<meta http-equiv="Content-Security-Policy" '
-        "content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\">\n"
-        f"<title>Paellera: captions in many languages</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
+    return html_document(
+        "Paellera: captions in many languages",
+        _STYLE,
         "<header><h1>Paellera</h1><p>Photos that come with scikit-image and scikit-learn, captioned by the "
         "built-in model. Each caption opens to those that were retrieved for it, with how near they are to "
         "the photo; the bars say how sure the model was of its words.</p></header>\n"
-        f"<main>\n{''.join(map(_photo, photos))}</main>\n</body>\n</html>\n"
+        f"<main>\n{''.join(map(_photo, photos))}</main>\n",
     )
 
 
@@ -47,26 +42,23 @@ def _photo(photo: CaptionedPhoto) -> str:
     # The first one is open, so that what was retrieved is seen without a click.
     rows = "".join(_caption(caption, number == 0) for number, caption in enumerate(photo.item.captions))
     return (
-        f'<article>\n<figure><img src="{_data_url(photo.picture)}" alt="The sample photo \'{title}\'">'
+        f'<article>\n<figure><img src="{jpeg_url(_small(photo.picture))}" alt="The sample photo \'{title}\'">'
         f"<figcaption>{title} · {escape(photo.credit)}</figcaption></figure>\n<dl>\n{rows}</dl>\n</article>\n"
     )
 
 
 def _caption(caption: CaptionItem, is_open: bool) -> str:
-    name, own_name = display_name(caption.language), autonym(caption.language)
-    names = escape(name)
-    if own_name != name:
-        names += f' <span lang="{escape(caption.language)}">{escape(own_name)}</span>'
     retrieved = "".join(map(_neighbour, caption.neighbours))
-    text = f'<span class="text" {_text_attributes(caption.language)}>{escape(caption.text)}</span>'
+    text = f'<span class="text" {text_attributes(caption.language)}>{escape(caption.text)}</span>'
     if retrieved:
         opened = " open" if is_open else ""
         text = f"<details{opened}><summary>{text}</summary><ul>{retrieved}</ul></details>"
-    return f"<div><dt>{names}</dt><dd>{text}</dd><dd>{_confidence(caption.confidence)}</dd></div>\n"
+    confidence = _confidence(caption.confidence)
+    return f"<div><dt>{language_names(caption.language)}</dt><dd>{text}</dd><dd>{confidence}</dd></div>\n"
 
 
 def _neighbour(neighbour: NeighbourItem) -> str:
-    text = f"<span {_text_attributes(neighbour.language)}>{escape(neighbour.text)}</span>"
+    text = f"<span {text_attributes(neighbour.language)}>{escape(neighbour.text)}</span>"
     return f"<li><b>{neighbour.score:.2f}</b> {text}</li>"
 
 
@@ -74,17 +66,10 @@ def _confidence(value: float) -> str:
     return f'<meter min="0" max="1" value="{value:.2f}" title="confidence"></meter> {value:.2f}'
 
 
-def _text_attributes(language: str) -> str:
-    # dir=auto goes by the text's first strong letter: right for Arabic, and for a fallback in another script.
-    return f'lang="{escape(language)}" dir="auto"'
-
-
-def _data_url(picture: Image.Image) -> str:
+def _small(picture: Image.Image) -> Image.Image:
     small = picture.copy()
     small.thumbnail((_LONGEST_SIDE, _LONGEST_SIDE))
-    buffer = io.BytesIO()
-    small.save(buffer, "JPEG", quality=85)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+    return small
 
 
 _STYLE = """

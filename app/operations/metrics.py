@@ -185,9 +185,9 @@ class Metrics:
     def watch_decoding(self, statistics: Callable[[], DecodeStatistics]) -> None:
         self._decoding.statistics = statistics
 
-    def describe_model(self, bundle: str, revision: str, datastore: str | None) -> None:
+    def describe_model(self, bundle: str, revision: str, datastore: str) -> None:
         """Call it again when one of them changes: the old values go away."""
-        self._model.info({"bundle": bundle, "revision": revision, "datastore": datastore or ""})
+        self._model.info({"bundle": bundle, "revision": revision, "datastore": datastore})
 
     def exposition(self) -> bytes:
         """All of it in Prometheus' text format."""

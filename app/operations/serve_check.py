@@ -25,7 +25,7 @@ def check_service(settings: Settings, load: Callable[[], CaptionModel]) -> Itera
     language = default_language(settings.default_language, model.languages)
     replaced = "" if language == settings.default_language else f"; not {settings.default_language}"
     yield _line("default", f"{language}{replaced}")
-    yield _line("datastore", "none" if model.datastore is None else f"version {model.datastore.version}")
+    yield _line("datastore", f"version {model.datastore.version}")
     started = time.perf_counter()
     text = warm_up(model, language)
     seconds = time.perf_counter() - started

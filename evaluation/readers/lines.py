@@ -1,13 +1,11 @@
 """Any JSON Lines file of photos with reference captions: `image`, `references`, `language` a line."""
 
-import gzip
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from evaluation.json_lines import parse_rows
 from evaluation.readers.dataset import Dataset, DatasetBuilder, text_of
-from retrieval.errors import InvalidRequestError
 
 
 def read_lines(captions: Path, images: Path, limit: int | None = None) -> Dataset:
@@ -33,31 +31,9 @@ def rows_of(path: Path, builder: DatasetBuilder) -> Iterator[tuple[str, dict[str
     Raises:
         InvalidRequestError: the file cannot be read.
     """
-    for where, line in lines_of(path):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            builder.reject(where, f"not JSON ({error})")
-            continue
-        if isinstance(row, dict):
-            yield where, row
+    for number, row in parse_rows(path):
+        where = f"{path.name}:{number}"
+        if isinstance(row, str):
+            builder.reject(where, row)
         else:
-            builder.reject(where, "not a JSON object")
-
-
-def lines_of(path: Path) -> Iterator[tuple[str, str]]:
-    """File and number of each line, and the line without its end; `.gz` is read too.
-
-    Raises:
-        InvalidRequestError: the file cannot be read.
-    """
-    opener = gzip.open if path.suffix == ".gz" else open
-    try:
-        with opener(path, "rt", encoding="utf-8", newline="\n") as lines:
-            for number, line in enumerate(lines, start=1):
-                yield f"{path.name}:{number}", line.rstrip("\r\n")
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise InvalidRequestError(f"cannot read {path}: {reason}") from error
+            yield where, row

@@ -3,8 +3,8 @@
 import re
 from pathlib import Path
 
+from evaluation.json_lines import read_lines
 from evaluation.readers.dataset import Dataset, DatasetBuilder
-from evaluation.readers.lines import lines_of
 from retrieval.errors import InvalidRequestError
 
 
@@ -26,14 +26,14 @@ def read_multi30k(captions: Path, images: Path, split: str, limit: int | None = 
     if not lists or not texts:
         wanted = f"{split}.txt" if not lists else f"{split}.en or {split}.1.en"
         raise InvalidRequestError(f"{captions} has no file {wanted} in it, which Multi30k would have")
-    names = [line.split("#")[0].strip() for _, line in lines_of(lists[0])]
+    names = [line.split("#")[0].strip() for _, line in read_lines(lists[0])]
     builder = DatasetBuilder()
     for path, language in texts:
-        rows = list(lines_of(path))
+        rows = list(read_lines(path))
         if len(rows) != len(names):
             raise InvalidRequestError(
                 f"{path} has {len(rows)} lines, and {lists[0]} names {len(names)} photos"
             )
-        for name, (where, text) in zip(names, rows, strict=True):
-            builder.add(where, name, images / name, language, text)
+        for name, (number, text) in zip(names, rows, strict=True):
+            builder.add(f"{path.name}:{number}", name, images / name, language, text)
     return builder.finish(captions, limit)

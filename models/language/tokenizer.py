@@ -60,6 +60,11 @@ class Tokenizer:
         piece: str = self._processor.id_to_piece(token)
         return piece
 
+    def pieces(self) -> list[str]:
+        """All tokens as `piece` gives them."""
+        pieces: list[str] = self._processor.id_to_piece(list(range(len(self))))
+        return pieces
+
     def decode(self, ids: Sequence[int]) -> str:
         """The text of a generated sequence; special tokens are dropped."""
         text: str = self._processor.decode([i for i in ids if i > UNK and i != self.separator_id])

@@ -26,6 +26,10 @@ class Vocabulary(Protocol):
         """A token as text; `▁` stands for the space before a word."""
         ...
 
+    def pieces(self) -> list[str]:
+        """All tokens as `piece` gives them."""
+        ...
+
     def decode(self, ids: Sequence[int]) -> str:
         """The text of a generated sequence; special tokens are dropped."""
         ...

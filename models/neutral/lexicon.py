@@ -14,7 +14,7 @@ from typing import Any
 
 import regex
 
-_WORD = regex.compile(r"[\p{L}\p{M}]+")
+WORD = regex.compile(r"[\p{L}\p{M}]+")
 # Arabic vowel signs and the stroke that only widens a word: mostly left out, and never another word.
 _UNWRITTEN = regex.compile(r"[\u0640\u064B-\u0652\u0670]")
 
@@ -63,7 +63,7 @@ class Lexicon:
         return [word for word in self._words(text, self.people) if word in self.people]
 
     def _words(self, text: str, wanted: frozenset[str]) -> Iterator[str]:
-        pattern = _WORD if self.spaces else _any_of(wanted | self.unless)
+        pattern = WORD if self.spaces else _any_of(wanted | self.unless)
         return (found.group() for found in pattern.finditer(self.fold(text)))
 
 

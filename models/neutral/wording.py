@@ -20,41 +20,40 @@ other languages. Spelling by single bytes is not looked at.
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Protocol
 
 import regex
 import torch
 from torch import Tensor
 
 from models.neutral.lexicon import Lexicon
+from models.neutral.token_texts import TokenTexts
 
 _MOST = 30.0  # times the probability that a word for anybody had; chosen on the compact bundle's captions
-_SPACE = "▁"  # how SentencePiece writes the space before a word
-_LETTERS = regex.compile(r"[\p{L}\p{M}]*")
-_LAST_LETTERS = regex.compile(r"[\p{L}\p{M}]*$")
-
-
-class Pieces(Protocol):
-    """The part of `models.language.tokenizer.Tokenizer` that is needed."""
-
-    def __len__(self) -> int: ...
-    def piece(self, token: int) -> str: ...
+_LAST_LETTERS = regex.compile(r"[\p{L}\p{M}]*\Z")
 
 
 class NeutralWording:
     """What a lexicon means for the tokens of one vocabulary."""
 
-    def __init__(self, pieces: Pieces, lexicon: Lexicon) -> None:
+    def __init__(self, tokens: TokenTexts, lexicon: Lexicon) -> None:
         self._lexicon = lexicon
-        self._texts = [lexicon.fold(pieces.piece(token).replace(_SPACE, " ")) for token in range(len(pieces))]
+        folded = tokens.folded(lexicon)
+        self._texts = folded.texts
         self._longest = max(map(len, lexicon.gendered))
         self._rests = _rests(lexicon)
+        missing = frozenset[str]().union(*self._rests.values())
         anywhere, at_start, feminine = [], [], []
         replaced: list[list[int]] = [[] for _ in lexicon.groups]
         anybody: list[list[int]] = [[] for _ in lexicon.groups]
         self._by_beginning: dict[str, list[int]] = defaultdict(list)
-        for token, text in enumerate(self._texts):
-            begun = _LETTERS.match(text).group() if lexicon.spaces else ""
+        if lexicon.spaces:
+            offered = lexicon.feminine.union(*(group.anybody for group in lexicon.groups))
+            concerned = folded.with_words(lexicon.gendered | missing, offered, lexicon.gendered)
+        else:
+            concerned = folded.with_characters(frozenset("".join(lexicon.people)))
+        for token in concerned:
+            text = self._texts[token]
+            begun = folded.begun(token) if lexicon.spaces else ""
             gendered = lexicon.gendered_in(text[len(begun) :])
             if gendered:
                 anywhere.append(token)
@@ -69,7 +68,7 @@ class NeutralWording:
                 elif not gendered and standing_for in group.anybody:
                     anybody[number].append(token)
             for beginning in [begun] if lexicon.spaces else _beginnings(text, self._longest):
-                if beginning:
+                if beginning in missing:
                     self._by_beginning[beginning].append(token)
         self._anywhere, self._at_start, self._feminine = anywhere, at_start, feminine
         self._exchanges = [
