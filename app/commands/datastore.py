@@ -46,14 +46,19 @@ def search(
     datastore: Annotated[
         Path, typer.Argument(metavar="DIR", help="The datastore's folder.", show_default=False)
     ],
-    text: Annotated[str | None, typer.Option("--text", help="What to look for.", show_default=False)] = None,
+    text: Annotated[
+        str | None, typer.Option("--text", metavar="TEXT", help="What to look for.", show_default=False)
+    ] = None,
     image: Annotated[
         Path | None, typer.Option("--image", metavar="FILE", help="A photo to look for.", show_default=False)
     ] = None,
     language: Annotated[
-        str, typer.Option("--language", callback=language_tag, help="Show the texts in this language.")
+        str,
+        typer.Option(
+            "--language", metavar="LANGUAGE", callback=language_tag, help="Show the texts in this language."
+        ),
     ] = "en",
-    k: Annotated[int, typer.Option("-k", min=1, max=100, help="How many neighbours.")] = 5,
+    k: Annotated[int, typer.Option("-k", metavar="K", min=1, max=100, help="How many neighbours.")] = 5,
     bundle: BundleOption = None,
     as_json: JsonOption = False,
 ) -> None:
