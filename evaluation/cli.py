@@ -285,18 +285,18 @@ def retrieval_command(
     from evaluation.retrieval import RetrievalRun, evaluate_retrieval, retrieval_report
 
     opened = _open_bundle(bundle)
-    captioner = opened.load_captioner()
-    references = select_languages(data.references, language, captioner.languages)
+    references = select_languages(data.references, language, opened.manifest.languages)
+    embedder = opened.load_photo_embedder()
     with _progress("embedding photos", data.photos) as advance:
         results = evaluate_retrieval(
-            captioner,
-            captioner,
+            embedder,
+            embedder,
             data.photos,
             references,
             batch_size=batch_size,
             advance=advance,
         )
-    run = RetrievalRun(captioner.bundle_name, captioner.revision, opened.manifest.embedder.id, split)
+    run = RetrievalRun(opened.manifest.name, opened.manifest.revision, opened.manifest.embedder.id, split)
     _publish(retrieval_report(results, run), output)
 
 
@@ -335,11 +335,9 @@ def matcher_command(
     photos = list(photos if every_photo else unseen_photos(photos, split))[:limit]
     all_references = read_references(captions, [photo.image_id for photo in photos], _kinds(kinds))
     opened = _open_bundle(bundle)
-    captioner = opened.load_captioner()
-    references = select_languages(all_references, language, captioner.languages)
+    references = select_languages(all_references, language, opened.manifest.languages)
     report = measure(
         opened,
-        captioner,
         photos,
         references,
         split=split,
