@@ -17,11 +17,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from datastore_cli import run
 from hashing_embedder import HashingEmbedder
-from typer.testing import CliRunner
 
 from datastore_build.build import build_datastore
-from datastore_build.cli import datastore_app
 from datastore_build.ray_engine import RayWorker, import_ray, ray_engine
 from datastore_build.shards import EmbeddingShards
 from models.bundle import Bundle, default_bundle
@@ -278,11 +277,6 @@ def test_a_shard_that_kills_every_worker_ends_the_build(
     _assert_same(tmp_path / "out", local)
 
 
-def _run(*arguments: str | Path) -> tuple[int, str, str]:
-    result = CliRunner().invoke(datastore_app, [str(argument) for argument in arguments])
-    return result.exit_code, result.stdout, result.stderr
-
-
 def test_build_and_add_on_the_command_line(
     tmp_path: Path, cluster: str, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -290,17 +284,17 @@ def test_build_and_add_on_the_command_line(
     monkeypatch.setattr("datastore_build.cli_changes.open_embedder", lambda bundle: HashingEmbedder())
     monkeypatch.chdir(tmp_path)  # the workers have another working folder
     ray = ("--engine", "ray", "--ray-address", cluster, "--workers", "1", "--json")
-    code, output, messages = _run("build", source, "--output", "out", "--index", "ivf-flat", *ray)
+    code, output, messages = run("build", source, "--output", "out", "--index", "ivf-flat", *ray)
     assert (code, messages) == (0, "")
     assert json.loads(output)["embedded"] == ENTRIES
     build_datastore([source], tmp_path / "here", HashingEmbedder(), index=IndexRequest(kind="ivf-flat"))
     assert read_manifest(_live(tmp_path / "out")).index.kind == "ivf-flat"
     _assert_same(tmp_path / "out", tmp_path / "here")
     (tmp_path / "more.jsonl").write_text('{"text": "one more"}')
-    code, output, messages = _run("add", "out", "more.jsonl", *ray)
+    code, output, messages = run("add", "out", "more.jsonl", *ray)
     assert (code, messages) == (0, "")
     assert (json.loads(output)["embedded"], json.loads(output)["entries"]) == (1, ENTRIES + 1)
-    code, output, messages = _run("build", source, "--output", source / "out", *ray)
+    code, output, messages = run("build", source, "--output", source / "out", *ray)
     assert (code, output) == (1, "")
     assert messages.startswith("error: cannot write the datastore")
 
@@ -326,7 +320,7 @@ def test_options_that_do_not_work(
     message: str,
 ) -> None:
     monkeypatch.setattr("datastore_build.cli.open_embedder", lambda bundle: HashingEmbedder())
-    exit_code, output, messages = _run("build", source, "--output", tmp_path / "out", *arguments)
+    exit_code, output, messages = run("build", source, "--output", tmp_path / "out", *arguments)
     assert (exit_code, output) == (code, "")
     assert message in messages
     assert "Traceback" not in messages
@@ -338,7 +332,7 @@ def test_without_ray_one_line_says_what_to_install(
 ) -> None:
     monkeypatch.setattr("datastore_build.cli.open_embedder", lambda bundle: HashingEmbedder())
     monkeypatch.setitem(sys.modules, "ray", None)
-    code, _, messages = _run("build", source, "--output", tmp_path / "out", "--engine", "ray")
+    code, _, messages = run("build", source, "--output", tmp_path / "out", "--engine", "ray")
     assert code == 1
     assert messages == "error: --engine ray needs the package ray: pip install 'paellera[ray]'\n"
 
