@@ -65,7 +65,10 @@ ResumeOption = Annotated[
 ]
 EngineOption = Annotated[
     EngineChoice,
-    typer.Option("--engine", help="What embeds: local is this process, ray the machines of a Ray cluster."),
+    typer.Option(
+        "--engine",
+        help="What embeds and fills lists: local is this process, ray the machines of a Ray cluster.",
+    ),
 ]
 RayAddressOption = Annotated[
     str | None,
@@ -79,7 +82,9 @@ RayAddressOption = Annotated[
 WorkersOption = Annotated[
     int | None,
     typer.Option(
-        "--workers", min=1, help="With --engine ray: how many. Default: one a GPU, or one a processor."
+        "--workers",
+        min=1,
+        help="With --engine ray: how many. Default: one a processor; to embed, one a GPU if there is any.",
     ),
 ]
 NearDuplicatesOption = Annotated[
