@@ -21,6 +21,7 @@ from datastore_cli import run
 from hashing_embedder import HashingEmbedder
 
 from datastore_build.build import build_datastore
+from datastore_build.engine import Engine, LocalEngine
 from datastore_build.ray_engine import RayWorker, import_ray, ray_engine
 from datastore_build.shards import EmbeddingShards
 from models.bundle import Bundle, default_bundle
@@ -74,6 +75,19 @@ class FailingEmbedder(HashingEmbedder):
             else:
                 raise self.error
         return super().embed_texts(texts)
+
+
+class ListsOnRay:
+    """Embeds here; what puts vectors into lists is another engine."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+
+    def run(
+        self, open_worker: Any, tasks: Sequence[Any], *, task_name: str = "task", **options: Any
+    ) -> Iterator[Any]:
+        engine = self.engine if task_name == "block" else LocalEngine()
+        return engine.run(open_worker, tasks, task_name=task_name, **options)
 
 
 class StoppingShards(EmbeddingShards):
@@ -188,7 +202,7 @@ def test_a_worker_killed_while_lists_are_filled_changes_nothing(
 ) -> None:
     embedder = HashingEmbedder(dimension=32)
     monkeypatch.setattr("datastore_build.indexing._BLOCK_BYTES", 90 * 4 * 32)  # six blocks
-    options = OPTIONS | {"index": IndexRequest(kind="ivf-pq")}
+    options = OPTIONS | {"index": IndexRequest(kind="ivf-pq", target_recall=0.5)}
     build_datastore([source], tmp_path / "local", embedder, **options)
     readers: set[int] = set()
 
@@ -207,11 +221,12 @@ def test_a_worker_killed_while_lists_are_filled_changes_nothing(
     lost: list[str] = []
     monkeypatch.setattr("datastore_build.build.EmbeddingShards", StoppingShards)
     with ray_engine(cluster, workers=2, on_lost=lost.append) as engine:
-        build_datastore([source], tmp_path / "out", embedder, engine=engine, **options)
+        build_datastore([source], tmp_path / "out", embedder, engine=ListsOnRay(engine), **options)
     killer.join()
     assert len(lost) == 1
     assert len(readers) == 2
     assert os.getpid() not in readers
+    assert read_manifest(_live(tmp_path / "out")).index.parameters["nlist"] > 1
     _assert_same(tmp_path / "out", tmp_path / "local", 32)
 
 
@@ -284,12 +299,17 @@ def test_build_and_add_on_the_command_line(
     monkeypatch.setattr("datastore_build.cli_changes.open_embedder", lambda bundle: HashingEmbedder())
     monkeypatch.chdir(tmp_path)  # the workers have another working folder
     ray = ("--engine", "ray", "--ray-address", cluster, "--workers", "1", "--json")
-    code, output, messages = run("build", source, "--output", "out", "--index", "ivf-flat", *ray)
+    code, output, messages = run("build", source, "--output", "out", *ray)
     assert (code, messages) == (0, "")
     assert json.loads(output)["embedded"] == ENTRIES
-    build_datastore([source], tmp_path / "here", HashingEmbedder(), index=IndexRequest(kind="ivf-flat"))
+    here = build_datastore([source], tmp_path / "here", HashingEmbedder()).version
+    for arguments in (("out", *ray), ("here", "--json")):
+        code, output, messages = run("compact", arguments[0], "--index", "ivf-flat", *arguments[1:])
+        assert (code, messages) == (0, "")
     assert read_manifest(_live(tmp_path / "out")).index.kind == "ivf-flat"
-    _assert_same(tmp_path / "out", tmp_path / "here")
+    assert _live(tmp_path / "here").name != here
+    for name in ("captions.arrow", "index.faiss"):
+        assert (_live(tmp_path / "out") / name).read_bytes() == (_live(tmp_path / "here") / name).read_bytes()
     (tmp_path / "more.jsonl").write_text('{"text": "one more"}')
     code, output, messages = run("add", "out", "more.jsonl", *ray)
     assert (code, messages) == (0, "")
