@@ -3,7 +3,8 @@
 A batch is taken whenever the worker is free: a lone request never waits for company, and under load those
 that came while the last batch ran are the next one. The oldest request decides what kind of work is done;
 whatever else of that kind waits joins in, in the order it came, up to a number of rows. A large request is
-done in parts, between those of others, and holds nobody up for longer than a batch.
+done in parts, between those of others, and holds nobody up for longer than a batch. Nobody joins a batch that
+runs: that was found not to pay (benchmarks/admission.md).
 
 Waiting is bounded in number and in time. Whoever is let in is started before the deadline or told that it was
 not; whoever goes away is not started any more; what was started is finished. Nothing here knows of captions
@@ -13,8 +14,9 @@ or of HTTP.
 import asyncio
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
@@ -62,8 +64,8 @@ class _Job(Generic[K, T, R]):
     place: Place
     kind: K
     waiting: list[tuple[int, Part[T]]]  # parts that are not started, with their numbers, the last one first
-    started: "asyncio.Future[None]"
     done: "asyncio.Future[None]"
+    started: bool = False
     results: dict[int, R] = field(default_factory=dict)
     parts: int = 0
 
@@ -105,10 +107,12 @@ class Batcher(Generic[K, T, R]):
         self._places: dict[Place, None] = {}  # of requests not started, the oldest first
         self._jobs: dict[_Job[K, T, R], None] = {}  # with parts that wait, the next one first
         self._running: _Batch[K, T, R] | None = None
+        self._alone: deque[_Batch[K, T, R]] = deque()  # parts of a batch that failed, to be tried again
+        self._idle = asyncio.Event()
+        self._idle.set()
         self._seconds_per_row = 0.0  # running mean; 0 before the first batch
         # One thread for good: torch keeps a pool of its own for each thread that calls it.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="model")
-        self._worker: asyncio.Task[None] | None = None
 
     @property
     def depth(self) -> int:
@@ -163,22 +167,17 @@ class Batcher(Generic[K, T, R]):
         if not parts:
             return []
         loop = asyncio.get_running_loop()
-        waiting = list(enumerate(parts))[::-1]
-        job: _Job[K, T, R] = _Job(place, kind, waiting, loop.create_future(), loop.create_future())
+        job: _Job[K, T, R] = _Job(place, kind, list(enumerate(parts))[::-1], loop.create_future())
         job.parts = len(parts)
         self._jobs[job] = None
-        if self._worker is None:
-            self._worker = loop.create_task(self._work())
+        if self._running is None:
+            self._start_next()
+        left = place.since + self._limits.max_seconds - time.monotonic()
+        expiry = loop.call_later(max(left, 0.0), self._expire, job)
         try:
-            left = place.since + self._limits.max_seconds - time.monotonic()
-            await asyncio.wait([job.started], timeout=max(left, 0.0))
-            if not job.started.done():
-                raise QueueTimeoutError(
-                    f"the request was not started within {self._limits.max_seconds:g} s; try again later",
-                    _whole(self._expected_wait()),
-                )
             await job.done
         finally:
+            expiry.cancel()
             self._jobs.pop(job, None)
             job.done.cancel()
         return [job.results[number] for number in range(job.parts)]
@@ -186,20 +185,55 @@ class Batcher(Generic[K, T, R]):
     async def close(self) -> None:
         """Wait for the batch that runs; whoever has something left to be done gets NotReadyError."""
         for job in list(self._jobs):
-            if not job.started.done():
-                job.started.set_result(None)
             self._fail(job, NotReadyError("the service is shutting down", 5))
-        if self._worker is not None:
-            await self._worker
+        await self._idle.wait()
         await asyncio.to_thread(self._thread.shutdown)
 
-    async def _work(self) -> None:
-        try:
-            while self._jobs:
-                self._running = self._take()
-                await self._do(self._running)
-        finally:
-            self._worker = self._running = None
+    # What follows are callbacks and no task: a lone request waits for fewer turns of the event loop.
+
+    def _start_next(self) -> None:
+        """Give the worker thread what is next, if anything is."""
+        while self._alone and self._alone[0].parts[0][0].done.done():  # nobody waits for it any more
+            self._alone.popleft()
+        if not self._alone and not self._jobs:
+            self._running = None
+            self._idle.set()
+            return
+        batch = self._running = self._alone.popleft() if self._alone else self._take()
+        self._idle.clear()
+        loop = asyncio.get_running_loop()
+        began = time.perf_counter()
+        running = self._thread.submit(self._run, batch.kind, [part.work for _, _, part in batch.parts])
+        running.add_done_callback(lambda done: loop.call_soon_threadsafe(self._finish, batch, began, done))
+
+    def _finish(self, batch: _Batch[K, T, R], began: float, done: "Future[Sequence[R]]") -> None:
+        error = done.exception()
+        if error is None:
+            self._deliver(batch, done.result(), time.perf_counter() - began)
+        else:  # whatever it is, it belongs to the requests and must not stop the others
+            alone = batch.by_job()
+            if len(alone) == 1:
+                self._fail(batch.parts[0][0], error)
+            else:
+                self._alone += alone
+        self._start_next()
+
+    def _deliver(self, batch: _Batch[K, T, R], results: Sequence[R], seconds: float) -> None:
+        for (job, number, _), result in zip(batch.parts, results, strict=True):
+            job.results[number] = result
+            if len(job.results) == job.parts and not job.done.done():
+                job.done.set_result(None)
+        pace = seconds / max(batch.rows, 1)
+        known = self._seconds_per_row > 0
+        self._seconds_per_row += (_LATEST if known else 1.0) * (pace - self._seconds_per_row)
+        if self._on_batch is not None:
+            self._on_batch(len(batch.parts), seconds)
+
+    def _expire(self, job: _Job[K, T, R]) -> None:
+        if not job.started:
+            wait = _whole(self._expected_wait())
+            message = f"the request was not started within {self._limits.max_seconds:g} s; try again later"
+            self._fail(job, QueueTimeoutError(message, wait))
 
     def _take(self) -> _Batch[K, T, R]:
         """The next batch; its jobs are started."""
@@ -217,40 +251,15 @@ class Batcher(Generic[K, T, R]):
                 rows += part.rows
             if len(job.waiting) == before:
                 continue
-            if not job.started.done():
-                job.started.set_result(None)
+            if not job.started:
+                job.started = True
                 self._places.pop(job.place, None)
             del self._jobs[job]
             if job.waiting:  # behind the others, whose turn it is now
                 self._jobs[job] = None
         return batch
 
-    async def _do(self, batch: _Batch[K, T, R]) -> None:
-        began = time.perf_counter()
-        try:
-            works = [part.work for _, _, part in batch.parts]
-            results = await self.call(lambda: self._run(batch.kind, works))
-        except Exception as error:  # whatever it is, it belongs to the requests and must not stop the worker
-            alone = batch.by_job()
-            for one in alone:
-                job = one.parts[0][0]
-                if len(alone) == 1:
-                    self._fail(job, error)
-                elif not job.done.done():  # nobody waits for it any more
-                    await self._do(one)
-            return
-        seconds = time.perf_counter() - began
-        pace = seconds / max(batch.rows, 1)
-        known = self._seconds_per_row > 0
-        self._seconds_per_row += (_LATEST if known else 1.0) * (pace - self._seconds_per_row)
-        if self._on_batch is not None:
-            self._on_batch(len(batch.parts), seconds)
-        for (job, number, _), result in zip(batch.parts, results, strict=True):
-            job.results[number] = result
-            if len(job.results) == job.parts and not job.done.done():
-                job.done.set_result(None)
-
-    def _fail(self, job: _Job[K, T, R], error: Exception) -> None:
+    def _fail(self, job: _Job[K, T, R], error: BaseException) -> None:
         self._jobs.pop(job, None)  # its other parts are not wanted any more
         if not job.done.done():
             job.done.set_exception(error)
@@ -259,7 +268,7 @@ class Batcher(Generic[K, T, R]):
         """Seconds until a request that came now would be started, at the pace of late."""
         rows = 0 if self._running is None else self._running.rows
         rows += sum(place.rows for place in self._places)
-        started = (job for job in self._jobs if job.started.done())
+        started = (job for job in self._jobs if job.started)
         rows += sum(part.rows for job in started for _, part in job.waiting)
         return rows * self._seconds_per_row
 

@@ -62,6 +62,8 @@ class DecodePool:
         """
         loop = asyncio.get_running_loop()
         decoding = [loop.run_in_executor(self._threads, self._decode, data) for data in images]
+        if len(decoding) == 1:
+            return [await decoding[0]]
         outcomes = await asyncio.gather(*decoding, return_exceptions=True)
         decoded = []
         for number, outcome in enumerate(outcomes, start=1):

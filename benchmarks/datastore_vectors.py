@@ -10,7 +10,6 @@ its caption. Independent queries are drawn as entries are, but are none.
 """
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -29,17 +28,17 @@ _ROWS = 16_384
 
 
 class FileVectors:
-    """float32 vectors in a file, a `VectorSource`: read by blocks, never held as a whole."""
+    """float32 vectors in a file, a `VectorSource`: read by rows, never held as a whole."""
 
     def __init__(self, path: Path, dimension: int) -> None:
         self.path = path
         self.dimension = dimension
         self.count = path.stat().st_size // (4 * dimension)
 
-    def blocks(self, rows: int) -> Iterator[Vectors]:
-        with self.path.open("rb") as file:
-            while data := file.read(4 * self.dimension * rows):
-                yield np.frombuffer(data, np.float32).reshape(-1, self.dimension)
+    def read(self, start: int, stop: int) -> Vectors:
+        size = (stop - start) * self.dimension
+        values = np.fromfile(self.path, np.float32, size, offset=4 * start * self.dimension)
+        return values.reshape(-1, self.dimension)
 
     def sample(self, count: int, seed: int) -> Vectors:
         mapped = np.memmap(self.path, np.float32, "r").reshape(-1, self.dimension)

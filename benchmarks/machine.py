@@ -37,6 +37,14 @@ def status_bytes(name: str, process: int | None = None) -> int:
     raise ProcessLookupError(process)  # it has ended, and waits to be asked for its exit code
 
 
+def available_bytes() -> int:
+    """Memory that programs can still have, in the kernel's estimate; raises OSError where it makes none."""
+    for line in Path("/proc/meminfo").read_text(encoding="utf-8").splitlines():
+        if line.startswith("MemAvailable:"):
+            return 1024 * int(line.split()[1])
+    raise OSError("/proc/meminfo has no MemAvailable")
+
+
 def _cpuinfo(name: str) -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()

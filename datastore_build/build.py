@@ -17,10 +17,11 @@ from datastore_build.build_state import (
     identify,
 )
 from datastore_build.caption_files import CaptionsFile
+from datastore_build.clear_failure import clear_failure
 from datastore_build.draft import Draft, open_draft
 from datastore_build.embedding import ShardJob, embed_shards
 from datastore_build.engine import Engine, LocalEngine
-from datastore_build.index_plan import choose_index
+from datastore_build.index_plan import IndexPlan, choose_index
 from datastore_build.indexing import build_index
 from datastore_build.part import Part
 from datastore_build.photo_match import PhotoMatch
@@ -30,11 +31,11 @@ from datastore_build.report import BuildProgress, BuildReport
 from datastore_build.shards import SHARD_ENTRIES, EmbeddingShards
 from datastore_build.staging import stage
 from datastore_build.vectors import VectorSource
-from datastore_build.version_vectors import JoinedVectors, WatchedVectors
+from datastore_build.version_vectors import JoinedVectors
 from datastore_build.worker import TextEmbedder
 from retrieval.errors import DatastoreError
 from retrieval.languages import normalise
-from retrieval.manifest import CAPTIONS, REJECTS, VERSIONS, IndexRequest, describe_file
+from retrieval.manifest import CAPTIONS, REJECTS, VERSIONS, IndexRequest, IndexSettings, describe_file
 
 OnProgress = Callable[[BuildProgress], None]
 
@@ -62,9 +63,9 @@ def build_datastore(
     asks what was asked for `base`. strict: any row that cannot be used fails the build. filters: which texts
     are left out. match: judges the photos that rows name, for filters.min_match. resume: goes on with the
     build of the same sources and options that died, if there is one. base: the version that the entries are
-    added to. engine: what embeds; by default this process. Raises DatastoreError (a source cannot be read, no
-    row is usable, no index fits, the output cannot be written, strict, what died was another build, there are
-    no workers) and leaves the live version as it was.
+    added to. engine: what embeds and puts vectors into lists; by default this process. Raises DatastoreError
+    (a source cannot be read, no row is usable, no index fits, the output cannot be written, strict, what died
+    was another build, there are no workers) and leaves the live version as it was.
     """
     started = time.monotonic()
     opened = open_sources(sources, base.captions.source_names() if base else ())
@@ -92,9 +93,10 @@ def build_datastore(
             staged = _stage(draft, opened, base, plan, report, match)
             index_plan = choose_index(staged.counts.entries, embedder.dimension, plan.index)
             shards, embedded = _embed(draft, staged, plan, embedder, engine or LocalEngine(), report)
+            # Of the version that is added to, whole lists or a graph are read in the memory of one process.
+            adding = engine if engine and (base is None or base.readable_in_parts) else LocalEngine()
             vectors: VectorSource = shards if base is None else JoinedVectors([base.vectors(), shards])
-            watched = WatchedVectors(vectors, _indexing(vectors, staged, report))
-            settings = build_index(watched, index_plan, draft.folder)
+            settings = _index(draft, vectors, index_plan, staged, adding, report)
             manifest, reused = publish(
                 output,
                 draft.folder,
@@ -222,19 +224,26 @@ def _embed(
         report(BuildProgress(done / max(count, 1), staged.rows, texts, staged.rejected))
 
     job = ShardJob(shards, captions, staged.base_entries, embedder)
-    try:
-        return shards, embed_shards(job, engine, on_entries)
-    except (MemoryError, RuntimeError) as error:  # out of memory, on a GPU too
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DatastoreError(f"embedding failed: {reason}. Nothing was published{_kept(draft)}") from error
+    with clear_failure("embedding", lambda: _kept(draft)):
+        embedded = embed_shards(job, engine, on_entries)
+    if embedded:
+        shutil.rmtree(draft.lists, ignore_errors=True)  # of other vectors, should there be any
+    return shards, embedded
 
 
-def _indexing(vectors: VectorSource, staged: Staged, report: OnProgress) -> Callable[[int], None]:
-    def on_rows(done: int) -> None:
-        texts = staged.counts.texts
-        report(BuildProgress(done / max(vectors.count, 1), staged.rows, texts, staged.rejected, "indexing"))
+def _index(
+    draft: Draft,
+    vectors: VectorSource,
+    plan: IndexPlan,
+    staged: Staged,
+    engine: Engine,
+    report: OnProgress,
+) -> IndexSettings:
+    def on_stage(stage: str, fraction: float | None) -> None:
+        report(BuildProgress(fraction, staged.rows, staged.counts.texts, staged.rejected, stage))
 
-    return on_rows
+    with clear_failure("indexing", lambda: _kept(draft)):
+        return build_index(vectors, plan, draft.folder, engine=engine, work=draft.lists, on_stage=on_stage)
 
 
 def _kept(draft: Draft) -> str:

@@ -68,7 +68,10 @@ ResumeOption = Annotated[
 ]
 EngineOption = Annotated[
     EngineChoice,
-    typer.Option("--engine", help="What embeds: local is this process, ray the machines of a Ray cluster."),
+    typer.Option(
+        "--engine",
+        help="What embeds and fills lists: local is this process, ray the machines of a Ray cluster.",
+    ),
 ]
 RayAddressOption = Annotated[
     str | None,
@@ -85,7 +88,7 @@ WorkersOption = Annotated[
         "--workers",
         metavar="N",
         min=1,
-        help="With --engine ray: how many. Default: one a GPU, or one a processor.",
+        help="With --engine ray: how many. Default: one a processor; to embed, one a GPU if there is any.",
     ),
 ]
 NearDuplicatesOption = Annotated[

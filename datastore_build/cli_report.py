@@ -34,12 +34,13 @@ def progress_bar() -> Iterator[Callable[[BuildProgress], None]]:
             nonlocal stage
             if state.stage != stage:
                 stage = state.stage
-                progress.reset(task, description=stage, total=1.0)
+                progress.reset(task, description=stage)
             counts = f"{state.rows:,} rows, {state.rejected:,} rejected"
             if state.stage == "embedding":
                 rate = state.texts / max(progress.tasks[0].elapsed or 0.0, 1e-9)
                 counts = f"{state.texts:,} texts, {rate:,.0f}/s"
-            progress.update(task, completed=state.fraction, counts=counts)
+            total = None if state.fraction is None else 1.0
+            progress.update(task, total=total, completed=state.fraction or 0.0, counts=counts)
 
         yield show
 

@@ -5,6 +5,7 @@
       state.json    what is built, and what of it is done
       version/      what will be published
       shards/       vectors, see shards.py
+      lists/        of what an index with lists is made, see list_blocks.py
 
 A draft is removed when its build is done or has failed early. One that holds vectors stays, for they took
 the time; --resume goes on with it, and any other build removes it.
@@ -37,6 +38,7 @@ class Draft:
         self.root = root
         self.folder = root / "version"
         self.shards = root / "shards"
+        self.lists = root / "lists"
         self.state = state
         self._lock = lock
 

@@ -62,7 +62,9 @@ def embed_shards(job: ShardJob, engine: Engine, on_entries: Callable[[int, int],
     def on_step(entries: int, of_texts: int) -> None:
         on_entries(done + entries, texts + of_texts)
 
-    for made in engine.run(job.open_worker, missing, folder=shards.folder, on_step=on_step):
+    for made in engine.run(
+        job.open_worker, missing, folder=shards.folder, on_step=on_step, task_name="shard", gpu=True
+    ):
         shards.note(made.number, made.sha256)
         done += made.entries
         embedded += made.entries

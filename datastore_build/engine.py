@@ -24,12 +24,15 @@ class Engine(Protocol):
         *,
         folder: Path,
         on_step: OnStep,
+        task_name: str = "task",
+        gpu: bool = False,
     ) -> Iterator[Result]:
         """The results as they come, in any order.
 
         open_worker: makes a worker, once for each; what it makes does one task after the other. folder: what
         the workers read and write is in it. on_step: told of steps inside a task, if the engine hears of
-        them. Raises what open_worker and workers raise, and DatastoreError if no worker can be had.
+        them. task_name: what a user reads of a task. gpu: a worker takes one to itself, where there are any.
+        Raises what open_worker and workers raise, and DatastoreError if no worker can be had.
         """
 
 
@@ -43,6 +46,8 @@ class LocalEngine:
         *,
         folder: Path,
         on_step: OnStep,
+        task_name: str = "task",
+        gpu: bool = False,
     ) -> Iterator[Result]:
         worker = open_worker()
         for task in tasks:

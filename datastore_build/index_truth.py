@@ -1,48 +1,43 @@
 """What exact search finds, to hold an approximate index against."""
 
+from collections.abc import Iterable
 from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
-from datastore_build.vectors import VectorSource
+from datastore_build.vectors import VectorSource, blocks
 from retrieval.index import VectorIndex
 
 NEIGHBOURS = 4  # k: as many captions as go into a prompt
+KEPT = 64  # true neighbours remembered, so that entries which tie with the k-th count as found
 
-_KEPT = 64  # true neighbours remembered, so that entries which tie with the k-th count as found
 _TIE = 1e-6
-_BLOCK_BYTES = 2**26
+_BLOCK_BYTES = 2**24  # of vectors, or of their scores, looked at at once
 
 Vectors = npt.NDArray[np.float32]
+Nearest = tuple[Vectors, npt.NDArray[np.int64]]  # scores, entries: (Q, K), best first
 
 
 class Truth:
     """What exact search finds for some queries."""
 
-    def __init__(self, scores: Vectors, entries: npt.NDArray[np.int64], k: int) -> None:
-        """scores, entries: (Q, K) of the K ≥ k nearest, best first."""
+    def __init__(self, nearest: Nearest, k: int) -> None:
+        """nearest: the K ≥ k nearest of all entries."""
         self.k = k
+        scores, entries = nearest
         least = scores[:, k - 1 : k] - _TIE
         self._right = [row[near] for row, near in zip(entries, scores >= least, strict=True)]
 
     @classmethod
     def scan(cls, vectors: VectorSource, queries: Vectors, k: int = NEIGHBOURS) -> Self:
         """Reads all vectors once, a block at a time."""
-        k = min(k, vectors.count)
-        kept = min(_KEPT, vectors.count)
-        scores = np.full((len(queries), kept), -np.inf, np.float32)
-        entries = np.zeros((len(queries), kept), np.int64)
         first = 0
-        for block in vectors.blocks(max(1, _BLOCK_BYTES // (4 * max(vectors.dimension, len(queries))))):
-            found = queries @ block.T  # (Q, rows)
-            best = np.argpartition(-found, min(kept, len(block)) - 1, axis=1)[:, :kept]
-            scores = np.concatenate([scores, np.take_along_axis(found, best, 1)], axis=1)
-            entries = np.concatenate([entries, best + first], axis=1)
-            order = np.argsort(-scores, axis=1, kind="stable")[:, :kept]
-            scores, entries = np.take_along_axis(scores, order, 1), np.take_along_axis(entries, order, 1)
+        parts: list[Nearest] = []
+        for block in blocks(vectors, _rows_at_once(vectors.dimension, len(queries))):
+            parts = [merge_nearest([*parts, nearest(queries, block, first)])]
             first += len(block)
-        return cls(scores, entries, k)
+        return cls(parts[0], min(k, vectors.count))
 
     def hits(self, query: int, found: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
         """Which of the entries found for a query belong to its k nearest, or tie with the last of them."""
@@ -55,3 +50,28 @@ class Truth:
             min(self.k, int(self.hits(first + row, entries).sum())) for row, entries in enumerate(found)
         )
         return hits / (self.k * len(queries))
+
+
+def nearest(queries: Vectors, vectors: Vectors, first: int) -> Nearest:
+    """Of queries (Q, E) among vectors (n, E), the first of which is the entry `first`: (Q, min(KEPT, n))."""
+    step = _rows_at_once(vectors.shape[1], len(queries))
+    parts: list[Nearest] = []
+    for start in range(0, len(vectors), step):
+        block = vectors[start : start + step]
+        scores = queries @ block.T  # (Q, rows)
+        kept = min(KEPT, len(block))
+        best = np.argpartition(-scores, kept - 1, axis=1)[:, :kept]
+        parts = [merge_nearest([*parts, (np.take_along_axis(scores, best, 1), best + (first + start))])]
+    return parts[0]
+
+
+def merge_nearest(parts: Iterable[Nearest]) -> Nearest:
+    """Those of several parts of the entries, which are in order, as one: (Q, at most KEPT)."""
+    all_scores, all_entries = zip(*parts, strict=True)
+    scores, entries = np.concatenate(all_scores, axis=1), np.concatenate(all_entries, axis=1)
+    order = np.argsort(-scores, axis=1, kind="stable")[:, :KEPT]
+    return np.take_along_axis(scores, order, 1), np.take_along_axis(entries, order, 1)
+
+
+def _rows_at_once(dimension: int, queries: int) -> int:
+    return max(1, _BLOCK_BYTES // (4 * max(dimension, queries)))

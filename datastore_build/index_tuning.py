@@ -37,13 +37,14 @@ def held_out_queries(vectors: VectorSource, seed: int) -> Vectors:
     return normalised
 
 
-def tune(make: Make, settings: IndexSettings, vectors: VectorSource, queries: Vectors) -> IndexSettings:
+def tune(
+    make: Make, settings: IndexSettings, vectors: VectorSource, queries: Vectors, truth: Truth
+) -> IndexSettings:
     """The settings with the least search that reaches `settings.asked.target_recall`, and what it measures.
 
-    make: the index with given settings. If the target is out of reach, the most that is tried is taken; the
-    measurement tells.
+    make: the index with given settings. truth: what exact search finds for the queries. If the target is out
+    of reach, the most that is tried is taken; the measurement tells.
     """
-    truth = Truth.scan(vectors, queries)
     half = max(1, len(queries) // 2)
     tuning, measuring = queries[:half], queries[half:] if len(queries) > 1 else queries
     target = settings.asked.target_recall

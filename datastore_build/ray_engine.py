@@ -1,7 +1,7 @@
 """The work of a build on Ray: one actor for each processor or GPU of a cluster, or of this machine.
 
-Plain actors instead of Ray Data: what travels is a task's number and its result's hash, for captions are
-read from and vectors written to the datastore's folder, which all machines share. So there are no datasets to
+Plain actors instead of Ray Data: what travels is a task's number and its result's hash, for what is read and
+written is in the datastore's folder, which all machines share. So there are no datasets to
 stream, and a task that kills its worker again and again can end the build with an error; Ray Data tries it
 for ever by default. docs/scale.md says how to run it.
 """
@@ -35,9 +35,9 @@ def ray_engine(
     """An engine on a Ray cluster; connected meanwhile, unless this process is already.
 
     address: of the cluster, HOST:PORT; by default what RAY_ADDRESS says, else a cluster that this machine
-    belongs to, else one is started on this machine alone. workers: how many; by default one for each GPU of
-    the cluster, or for each processor if it has none. on_lost: told of each worker that is lost. Raises
-    DatastoreError: Ray is not installed, or there is no cluster at the address.
+    belongs to, else one is started on this machine alone. workers: how many; by default one for each
+    processor of the cluster, or for each GPU where these do the work and there are any. on_lost: told of each
+    worker that is lost. Raises DatastoreError: Ray is not installed, or there is no cluster at the address.
     """
     ray = import_ray()
     connected_before = ray.is_initialized()
@@ -65,34 +65,52 @@ class RayEngine:
         *,
         folder: Path,
         on_step: OnStep,
+        task_name: str = "task",
+        gpu: bool = False,
     ) -> Iterator[Result]:
         """See Engine. on_step is not called: no steps are heard of from another process."""
         if tasks:
+            gpus = int(self._ray.cluster_resources().get("GPU", 0)) if gpu else 0
             crew: _Crew[Task, Result] = _Crew(
-                self._ray, self._ray.put(open_worker), folder, self._count(), self._on_lost
+                self._ray,
+                self._ray.put(open_worker),
+                folder,
+                self._count(gpus),
+                task_name=task_name,
+                gpus=min(gpus, 1),
+                on_lost=self._on_lost,
             )
             try:
                 yield from crew.run(tasks)
             finally:
                 crew.dismiss()
 
-    def _count(self) -> int:
+    def _count(self, gpus: int) -> int:
         if self._workers is not None:
             return self._workers
-        resources = self._ray.cluster_resources()
-        return max(int(resources.get("GPU", 0) or resources.get("CPU", 0)), 1)
+        return max(gpus or int(self._ray.cluster_resources().get("CPU", 0)), 1)
 
 
 class _Crew(Generic[Task, Result]):
     """The actors of one run."""
 
-    def __init__(self, ray: Any, open_worker: Any, folder: Path, count: int, on_lost: OnLost) -> None:
+    def __init__(
+        self,
+        ray: Any,
+        open_worker: Any,
+        folder: Path,
+        count: int,
+        *,
+        task_name: str,
+        gpus: int,
+        on_lost: OnLost,
+    ) -> None:
         self._ray = ray
         self._open_worker = open_worker
         self._folder = folder
         self._count = count
+        self._task_name = task_name
         self._on_lost = on_lost
-        gpus = 1 if ray.cluster_resources().get("GPU") else 0
         self._actor_class = ray.remote(num_cpus=1, num_gpus=gpus)(RayWorker)
         self._actors: list[Any] = []
         self._opening: dict[Any, Any] = {}  # reference of a result to come → its actor
@@ -154,7 +172,7 @@ class _Crew(Generic[Task, Result]):
         self._lost[task] += 1
         reason = _on_one_line(error)
         if self._lost[task] >= (_TRIES if task is not None else _TRIES + self._count):
-            what = f"at shard {task}" if task is not None else "before it could begin"
+            what = f"at {self._task_name} {task}" if task is not None else "before it could begin"
             raise DatastoreError(f"{self._lost[task]} workers were lost {what}, the last one: {reason}")
         self._on_lost(f"a worker was lost, and what it was at is done again: {reason}")
 

@@ -25,9 +25,13 @@ class RejectedRow:
 
 @dataclass(frozen=True)
 class BuildProgress:
-    """How far the stage is that a build is at: reading, then comparing, embedding, indexing."""
+    """How far the stage is that a build is at.
 
-    fraction: float  # of the stage: of the sources' bytes, of the entries
+    First reading, comparing, embedding; then for an exact index indexing, for a graph linking and tuning, for
+    lists training, adding, writing and tuning.
+    """
+
+    fraction: float | None  # of the stage: of the sources' bytes, of the entries; None: nobody knows
     rows: int
     texts: int  # embedded
     rejected: int

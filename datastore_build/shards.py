@@ -1,26 +1,20 @@
 """The vectors of a build on disk, in shards of a fixed number of entries: what is embedded once stays so.
 
-A shard is written under a temporary name, brought to the disk and renamed; then a line with its SHA-256 goes
-into a log. A build that is killed loses the shard it was at, and none before it. Any process that sees the
-folder may store shards; the log is written by one alone. The module does not know what the vectors are of.
+A build that is killed loses the shard it was at, and none before it (noted_files.py). The module does not
+know what the vectors are of.
 """
 
-import hashlib
-import json
-import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from datastore_build.noted_files import NotedFiles
 from datastore_build.vectors import drawn_rows
-from retrieval.disk import sync
-from retrieval.files import replacing
 
 SHARD_ENTRIES = 8192
 
-_LOG = "shards.jsonl"
+_FEW = 16  # of a shard, less than one in so many is read row by row
 
 Vectors = npt.NDArray[np.float32]
 
@@ -29,7 +23,7 @@ class EmbeddingShards:
     """`count` vectors of E dimensions in a folder. Every method may raise OSError."""
 
     def __init__(self, folder: Path, count: int, dimension: int, shard_entries: int = SHARD_ENTRIES) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+        self._files = NotedFiles(folder)
         self.folder = folder
         self.count = count
         self.dimension = dimension
@@ -47,38 +41,30 @@ class EmbeddingShards:
 
     def missing(self) -> list[int]:
         """The shards that are still to be written, in order. What is damaged on disk counts as missing."""
-        done = {number for number, sha in self._read_log().items() if self._intact(number, sha)}
-        return [number for number in self.numbers if number not in done]
+        whole = self._files.whole()
+        return [number for number in self.numbers if _name(number) not in whole]
 
     def store(self, number: int, vectors: Vectors) -> str:
         """Brings a shard to the disk; its SHA-256, which is to be noted. The same shard may be stored twice,
         even by two processes at once. Raises ValueError for vectors of another shape than the shard's."""
         if vectors.shape != (len(self.rows(number)), self.dimension):
             raise ValueError(f"shard {number} holds {len(self.rows(number))} vectors, not {vectors.shape}")
-        content = np.ascontiguousarray(vectors, np.float32).data
-        with replacing(self._path(number), unique=True) as path:
-            path.write_bytes(content)
-        sync(self.folder)
-        return hashlib.sha256(content).hexdigest()
+        return self._files.store(_name(number), [np.ascontiguousarray(vectors, np.float32).data.cast("B")])
 
     def note(self, number: int, sha: str) -> None:
         """Into the log: this shard is stored."""
-        with (self.folder / _LOG).open("a", encoding="ascii") as log:
-            log.write(json.dumps({"shard": number, "sha256": sha}) + "\n")
-            log.flush()
-            os.fsync(log.fileno())
+        self._files.note(_name(number), sha)
 
-    def blocks(self, rows: int) -> Iterator[Vectors]:
-        """(≤ rows, E) float32 each, in the order of the rows."""
-        for start in range(0, self.count, rows):
-            stop = min(start + rows, self.count)
-            parts = []
-            while start < stop:
-                number, offset = divmod(start, self.shard_entries)
-                taken = min(stop - start, self.shard_entries - offset)
-                parts.append(self._read(number, offset, taken))
-                start += taken
-            yield parts[0] if len(parts) == 1 else np.concatenate(parts)
+    def read(self, start: int, stop: int) -> Vectors:
+        """(stop - start, E) float32: the vectors of those rows."""
+        result = np.empty((stop - start, self.dimension), np.float32)
+        row = start
+        while row < stop:
+            number, offset = divmod(row, self.shard_entries)
+            taken = min(stop - row, self.shard_entries - offset)
+            result[row - start : row - start + taken] = self._read(number, offset, taken)
+            row += taken
+        return result
 
     def sample(self, count: int, seed: int) -> Vectors:
         """(min(count, rows), E) float32: rows drawn without replacement, in their order."""
@@ -87,38 +73,22 @@ class EmbeddingShards:
         for number in self.numbers:
             first, last = np.searchsorted(drawn, [self.rows(number).start, self.rows(number).stop])
             if first < last:
-                shard = self._read(number, 0, len(self.rows(number)))
-                result[first:last] = shard[drawn[first:last] - self.rows(number).start]
+                result[first:last] = self._pick(number, drawn[first:last] - self.rows(number).start)
         return result
+
+    def _pick(self, number: int, places: npt.NDArray[np.int64]) -> Vectors:
+        """(n, E): the vectors at some places of a shard."""
+        rows = len(self.rows(number))
+        if len(places) * _FEW > rows:
+            return self._read(number, 0, rows)[places]
+        return np.concatenate([self._read(number, place, 1) for place in places.tolist()])
 
     def _read(self, number: int, offset: int, rows: int) -> Vectors:
         size = 4 * self.dimension
-        values = np.fromfile(self._path(number), np.float32, rows * self.dimension, offset=offset * size)
+        path = self._files.path(_name(number))
+        values = np.fromfile(path, np.float32, rows * self.dimension, offset=offset * size)
         return values.reshape(rows, self.dimension)
 
-    def _path(self, number: int) -> Path:
-        return self.folder / f"shard-{number:06d}.f32"
 
-    def _intact(self, number: int, sha: str) -> bool:
-        try:
-            with self._path(number).open("rb") as file:
-                return hashlib.file_digest(file, "sha256").hexdigest() == sha
-        except OSError:
-            return False
-
-    def _read_log(self) -> dict[int, str]:
-        try:
-            lines = (self.folder / _LOG).read_text("ascii", "replace").splitlines(keepends=True)
-        except FileNotFoundError:
-            return {}
-        done: dict[int, str] = {}
-        for line in lines:
-            try:
-                record = json.loads(line)
-                done[int(record["shard"])] = str(record["sha256"])
-            except (ValueError, TypeError, KeyError):
-                continue  # cut short when the build was killed
-        if lines and not lines[-1].endswith("\n"):
-            with (self.folder / _LOG).open("a", encoding="ascii") as log:
-                log.write("\n")  # so that the next line does not become part of it
-        return done
+def _name(number: int) -> str:
+    return f"shard-{number:06d}.f32"

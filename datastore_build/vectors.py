@@ -1,4 +1,4 @@
-"""Where an index gets its vectors from: whatever can be read block by block."""
+"""Where an index gets its vectors from: whatever can be read by rows."""
 
 from collections.abc import Iterator
 from typing import Protocol
@@ -16,8 +16,8 @@ class VectorSource(Protocol):
     @property
     def dimension(self) -> int: ...
 
-    def blocks(self, rows: int) -> Iterator[npt.NDArray[np.float32]]:
-        """All vectors in order, (≤ rows, E) at a time."""
+    def read(self, start: int, stop: int) -> npt.NDArray[np.float32]:
+        """(stop - start, E), contiguous: the vectors of those rows, all of which there are."""
 
     def sample(self, count: int, seed: int) -> npt.NDArray[np.float32]:
         """(min(count, self.count), E) different vectors, drawn with the seed."""
@@ -32,21 +32,7 @@ def drawn_rows(count: int, of: int, seed: int) -> npt.NDArray[np.int64]:
     return np.sort(rows)
 
 
-def even_blocks(vectors: VectorSource, rows: int) -> Iterator[npt.NDArray[np.float32]]:
-    """All vectors in order, exactly `rows` at a time but for the last, wherever the source's blocks end.
-
-    What is built from them then depends on the vectors only, and not on how they were stored.
-    """
-    held: list[npt.NDArray[np.float32]] = []
-    waiting = 0
-    for block in vectors.blocks(rows):
-        while len(block):
-            part = block[: rows - waiting]
-            held.append(part)
-            waiting += len(part)
-            block = block[len(part) :]
-            if waiting == rows:
-                yield np.ascontiguousarray(np.concatenate(held) if len(held) > 1 else held[0], np.float32)
-                held, waiting = [], 0
-    if held:
-        yield np.ascontiguousarray(np.concatenate(held), np.float32)
+def blocks(vectors: VectorSource, rows: int) -> Iterator[npt.NDArray[np.float32]]:
+    """All vectors in order, exactly `rows` at a time but for the last."""
+    for start in range(0, vectors.count, rows):
+        yield vectors.read(start, min(start + rows, vectors.count))

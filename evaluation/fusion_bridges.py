@@ -25,9 +25,9 @@ from retrieval.errors import InvalidRequestError
 from retrieval.files import replacing
 from retrieval.precision import fast_cpu_dtype
 from training.bridge import BridgeMaterial, BridgeRun, new_bridge, prepare_bridge, train_bridge_on
+from training.checkpoint import CHECKPOINT, logged_losses
 from training.config import read_config
 from training.language import LanguageRun
-from training.loop import CHECKPOINT, logged_losses
 
 _CAPTIONS = "captions.json"
 

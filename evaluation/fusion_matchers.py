@@ -22,7 +22,7 @@ from models.matcher import Matcher
 from models.weights import load_weights
 from retrieval.embedder import EmbedderConfig
 from retrieval.errors import InvalidRequestError
-from training.loop import CHECKPOINT, logged_losses
+from training.checkpoint import CHECKPOINT, logged_losses
 from training.matcher import (
     MatcherMaterial,
     MatcherRun,

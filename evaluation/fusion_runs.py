@@ -8,8 +8,8 @@ from torch import nn
 
 from retrieval.errors import InvalidRequestError
 from training.files import save_tensors
-from training.loop import RunConfig
 from training.photo_index import read_splits
+from training.run_config import RunConfig
 
 WEIGHTS = "weights.safetensors"
 

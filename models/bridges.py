@@ -5,7 +5,7 @@ What a bridge is built of is in `models/fusion`; this is the one place that know
 
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import Any, Protocol
+from typing import Any
 
 from torch import nn
 
@@ -14,6 +14,7 @@ from models.fusion.cross_attention import CrossAttentionBridge, CrossAttentionCo
 from models.fusion.gated_cross_attention import GatedCrossAttentionBridge, GatedCrossAttentionConfig
 from models.fusion.query_transformer import QueryTransformerBridge, QueryTransformerConfig
 from models.fusion.visual_prefix import VisualPrefixBridge, VisualPrefixConfig
+from models.language.decoding import LanguageModelShape
 from models.manifest import BridgeKind
 from models.shapes import build_config
 
@@ -27,17 +28,6 @@ _BRIDGES: dict[BridgeKind, tuple[type[Any], type[nn.Module]]] = {
 
 
 _MAY_BE_ZERO = {"fusion_layer"}  # of all whole numbers that a bridge can be set to
-
-
-class LanguageModelShape(Protocol):
-    """What a bridge needs to know of the language model it is put into."""
-
-    @property
-    def num_layers(self) -> int: ...
-    @property
-    def d_model(self) -> int: ...
-    @property
-    def num_heads(self) -> int: ...
 
 
 _FROM_THE_LANGUAGE_MODEL = {"num_layers", "d_model", "num_heads"}

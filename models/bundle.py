@@ -135,11 +135,21 @@ class Bundle:
         dtype = dtype or _dtype_for(device)
         manifest = self.manifest
         embedder = self.load_query_embedder()
+        vision = self._load_vision(dtype).to(device)
+        if (
+            isinstance(vision, HubVisionEncoder)
+            and vision.variable
+            and manifest.bridge.kind == "visual_prefix"
+        ):
+            raise BundleError(
+                f"{self.path}: a visual_prefix needs photos with equally many tokens; those of "
+                "this image encoder differ"
+            )
         return Captioner(
             bundle_name=manifest.name,
             revision=manifest.revision,
             languages=manifest.languages,
-            vision=self._load_vision(dtype).to(device),
+            vision=vision,
             embedder=embedder,
             datastore=self.load_datastore(embedder, datastore, index_device),
             prompts=self.load_prompts(),

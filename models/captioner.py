@@ -22,7 +22,6 @@ from models.explanation import explain
 from models.fusion.bridge import Bridge
 from models.generation import GenerationSettings, Hypothesis, generate
 from models.language.decoding import LanguageModel
-from models.language.xglm import XGLM
 from models.lengths import choose, within
 from models.manifest import GenerationDefaults
 from models.matching import CaptionMatcher
@@ -121,8 +120,6 @@ class Captioner:
             raise InvalidRequestError("name at least one language")
         if k < 0:
             raise InvalidRequestError("neighbours must not be negative")
-        if settings.explain and not isinstance(self._language_model, XGLM):
-            raise InvalidRequestError(f"the bundle {self.bundle_name} cannot explain: ask without explain")
         if settings.rerank and self._matcher is None:
             raise InvalidRequestError(f"the bundle {self.bundle_name} has no matcher to rerank captions with")
         if settings.neutral:
@@ -199,7 +196,6 @@ class Captioner:
         attention: list[tuple[WordAttention, ...]] = [()] * len(written)
         if settings.explain:
             best = [row[0].hypothesis.ids for row in written]
-            assert isinstance(self._language_model, XGLM)  # refused before
             attention = explain(
                 self._language_model, self._bridge, self._prompts.tokenizer, features, counts, prompts, best
             )
@@ -277,7 +273,7 @@ class Captioner:
     ) -> list[list[Hypothesis]]:
         """Hypotheses of each prompt; each image has so many of them in turn."""
         model = self._language_model
-        state = self._bridge.prepare(features.tokens.to(model.dtype))
+        state = self._bridge.prepare(features.tokens.to(model.dtype), features.mask)
         prefix = self._bridge.prefix(state)
         longest = max(map(len, prompts)) + generation.max_new_tokens
         longest += 0 if prefix is None else prefix.shape[1]

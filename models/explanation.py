@@ -17,6 +17,7 @@ chance, and 0.96, 0.62, 0.62; 0.68, 0.69 of these grids.
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -25,11 +26,11 @@ from torch import Tensor
 from models.captions import WordAttention
 from models.fusion.bridge import Bridge
 from models.fusion.rollout import as_distributions, cross_rollout
+from models.language.decoding import LanguageModel
 from models.language.tokenizer import PAD
 from models.language.vocabulary import Vocabulary
 from models.language.words import group_words
-from models.language.xglm import XGLM, LayerAttention
-from models.vision.features import VisionFeatures
+from models.vision.features import Region, VisionFeatures
 from retrieval.errors import InvalidRequestError
 
 _ROWS_AT_ONCE = 4  # weights of all layers and heads are in memory together: some 10 MB a caption
@@ -52,9 +53,50 @@ def grid_of(tokens: int, grid: tuple[int, int] | None) -> tuple[int, int]:
     return rows, columns
 
 
+@dataclass(frozen=True)
+class _Place:
+    """Where the visual tokens of a photo are."""
+
+    cells: slice  # of the tokens, those that stand for a place
+    grid: tuple[int, int]
+    region: Region | None
+
+    @classmethod
+    def of(cls, features: VisionFeatures, photo: int) -> "_Place":
+        count = features.tokens.shape[1] if features.mask is None else int(features.mask[photo].sum())
+        cells = slice(features.summaries, count)
+        grid = grid_of(count - features.summaries, features.grids[photo] if features.grids else None)
+        return cls(cells, grid, None if features.regions is None else features.regions[photo])
+
+    def lay_out(self, excess: Tensor) -> Tensor:
+        """Weights over the whole photo (R, C), which sum to 1, of a word's factors over the mean (N,)."""
+        word = _of_word(excess[self.cells].cpu()).view(self.grid)
+        return word if self.region is None else over_the_photo(word, self.region)
+
+
+def over_the_photo(weights: Tensor, region: Region) -> Tensor:
+    """A grid (R, C) that covers a region as one of about as large cells that covers the whole photo.
+
+    Cells share out their weight by area; what lies beyond the photo's edge is left out.
+    """
+    left, top, right, bottom = region
+    down, across = _shares(weights.shape[0], top, bottom), _shares(weights.shape[1], left, right)
+    return as_distributions((down @ weights @ across.t()).flatten()).view(len(down), len(across))
+
+
+def _shares(cells: int, start: float, end: float) -> Tensor:
+    """How much of each of `cells` from start to end lies in each cell of the same line from 0 to 1."""
+    size = (end - start) / cells
+    count = max(1, round(1 / size))
+    inside = start + size * torch.arange(cells + 1)  # edges
+    whole = torch.arange(count + 1) / count
+    overlap = torch.minimum(whole[1:, None], inside[1:]) - torch.maximum(whole[:-1, None], inside[:-1])
+    return overlap.clamp_min(0) / size
+
+
 @torch.inference_mode()
 def explain(
-    model: XGLM,
+    model: LanguageModel,
     bridge: Bridge[Any],
     tokenizer: Vocabulary,
     features: VisionFeatures,
@@ -73,17 +115,18 @@ def explain(
     Raises:
         InvalidRequestError: the visual tokens are no grid.
     """
-    rows, columns = grid_of(features.tokens.shape[1], features.grid)
-    repeats = torch.tensor(counts, device=features.tokens.device)
-    memory = features.tokens.repeat_interleave(repeats, dim=0)
+    places = [_Place.of(features, photo) for photo in range(len(counts))]
+    photos = [photo for photo, count in enumerate(counts) for _ in range(count)]
     explained = []
     for start in range(0, len(prompts), _ROWS_AT_ONCE):
         chunk = slice(start, start + _ROWS_AT_ONCE)
-        read = _read_again(model, bridge, memory[chunk], prompts[chunk], captions[chunk])
-        for ids, excess in zip(captions[chunk], read, strict=True):
+        own = torch.tensor(photos[chunk], device=features.tokens.device)
+        mask = None if features.mask is None else features.mask[own]
+        read = _read_again(model, bridge, features.tokens[own], mask, prompts[chunk], captions[chunk])
+        for photo, ids, excess in zip(photos[chunk], captions[chunk], read, strict=True):
             words = []
             for indices in group_words([tokenizer.piece(token) for token in ids]):
-                word = _of_word(excess[indices[0]]).view(rows, columns)
+                word = places[photo].lay_out(excess[indices[0]])
                 text = tokenizer.decode([ids[i] for i in indices])
                 if text:
                     words.append(WordAttention(text, tuple(tuple(row) for row in word.tolist())))
@@ -92,9 +135,10 @@ def explain(
 
 
 def _read_again(
-    model: XGLM,
+    model: LanguageModel,
     bridge: Bridge[Any],
     memory: Tensor,
+    mask: Tensor | None,
     prompts: Sequence[Sequence[int]],
     captions: Sequence[Sequence[int]],
 ) -> list[Tensor]:
@@ -103,9 +147,8 @@ def _read_again(
     width = max(map(len, sequences))
     # Padding on the right: the causal mask keeps it out of everything before it.
     ids = torch.tensor([row + [PAD] * (width - len(row)) for row in sequences], device=memory.device)
-    state, origins = bridge.prepare_with_weights(memory.to(model.embed_tokens.weight.dtype))
-    layers: list[LayerAttention] = []
-    model(ids, bridge=bridge, bridge_state=state, collected=layers)
+    state, origins = bridge.prepare_with_weights(memory.to(model.dtype), mask)
+    layers = model.watch(ids, bridge=bridge, bridge_state=state)
     image = [  # the mean of the heads first: all of them through the origins would take longer than the model
         None
         if layer.image is None

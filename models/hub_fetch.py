@@ -23,6 +23,8 @@ from retrieval.errors import BundleError, InvalidRequestError
 DEFAULT_REVISION = "main"
 # Other weights in a repository are in other formats, or of other precision.
 _WEIGHTS = re.compile(r"model(-\d+-of-\d+)?\.safetensors")
+# Modules of sentence-transformers. Other folders hold the same weights for other programs.
+_MODULE_FILES = re.compile(r"\d+_\w+/(config\.json|model\.safetensors)")
 
 Told = Callable[[str], None]
 
@@ -102,7 +104,8 @@ def _cached(repo: str, revision: str) -> HubReference:
         raise BundleError(_first_line(error)) from error
     if config is None:
         raise BundleError(f"{repo}@{revision} is not in the cache: fetch it with paellera bundle pull")
-    paths = {path.name: path for path in sorted(config.parent.iterdir()) if _wanted(path.name)}
+    inside = {path.relative_to(config.parent).as_posix(): path for path in config.parent.rglob("*")}
+    paths = {name: path for name, path in inside.items() if _wanted(name)}
     return _reference(repo, config.parent.name, paths)
 
 
@@ -119,6 +122,8 @@ def _reference(repo: str, revision: str, paths: dict[str, Path]) -> HubReference
 
 
 def _wanted(name: str) -> bool:
+    if _MODULE_FILES.fullmatch(name):
+        return True
     if "/" in name or name.startswith(".") or not name.endswith(HUB_FILE_TYPES):
         return False
     return not name.endswith(".safetensors") or bool(_WEIGHTS.fullmatch(name))

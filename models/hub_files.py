@@ -48,7 +48,7 @@ def verified_folder(reference: HubReference) -> Path:
             raise BundleError(
                 f"{path} is damaged (its SHA-256 is not the manifest's): delete it, then paellera bundle pull"
             )
-        folders.add(path.parent)
+        folders.add(path.parents[name.count("/")])
     (folder,) = folders
     return folder
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -11,8 +12,10 @@ from models.bridges import bridge_settings
 from models.fusion.cross_attention import CrossAttentionBridge
 from models.hub_files import verified_folder
 from models.hub_parts import load_language_folder
-from models.hub_weights import read_config
+from models.language.hub import HubConfig
+from models.language.xglm import XGLMConfig
 from models.manifest import (
+    BridgeKind,
     BridgePart,
     BundleManifest,
     GenerationDefaults,
@@ -27,6 +30,7 @@ from models.manifest import (
     write_manifest,
 )
 from models.paella_checkpoint import Family, PaellaCheckpoint
+from models.text.hub import load_hub_text
 from models.vision.hub import load_hub_vision
 from models.weights import load_weights
 from retrieval.errors import BundleError, InvalidRequestError
@@ -52,14 +56,14 @@ class HubModels:
     """What a bridge was trained between.
 
     Attributes:
-        vision: the image encoder.
+        vision: the image encoder, whose photos retrieval compares with captions.
         language: the language model with its tokenizer.
-        embedder: an image-text model, whose image side must be `vision`.
+        text: what reads those captions; None for the text side of `vision`.
     """
 
     vision: HubReference
     language: HubReference
-    embedder: HubReference
+    text: HubReference | None = None
 
 
 def import_paella(
@@ -84,55 +88,127 @@ def import_paella(
         InvalidRequestError: there is something in `output`.
     """
     require_empty(output)
-    vision = load_hub_vision(verified_folder(models.vision))
-    tokens, width = vision.shape()
-    if width != checkpoint.d_memory:
+    shapes = hub_shapes(models)
+    if shapes.width != checkpoint.d_memory:
         raise BundleError(
             f"the checkpoint reads visual tokens of {checkpoint.d_memory}, those of {models.vision.repo} "
-            f"have {width}"
+            f"have {shapes.width}"
         )
-    language = load_language_folder(verified_folder(models.language), torch.bfloat16)
-    shape = language.config
-    config = checkpoint.config(shape.num_layers, shape.d_model, shape.num_heads)
+    language = shapes.language
+    config = checkpoint.config(language.num_layers, language.d_model, language.num_heads)
     bridge = CrossAttentionBridge(config)
     load_weights(bridge, checkpoint.weights, "bridge")
-    text_kind = read_config(verified_folder(models.embedder)).get("model_type")
-    if text_kind not in ("clip", "siglip") or models.embedder.repo != models.vision.repo:
-        raise BundleError("the embedder must be the image encoder's own image-text model (CLIP or SigLIP)")
+    return write_hub_bundle(
+        "cross_attention",
+        bridge,
+        models,
+        shapes,
+        output,
+        languages=languages,
+        templates=templates,
+        end=end,
+        provenance=f"Bridge: a checkpoint of {_NAMES[checkpoint.family]}, imported.",
+    )
+
+
+@dataclass(frozen=True)
+class HubShapes:
+    """Of the models that a bridge lies between."""
+
+    tokens: int  # visual tokens of an image
+    width: int  # of each
+    embedder: HubEmbedderPart
+    language: HubConfig | XGLMConfig
+
+
+def hub_shapes(models: HubModels) -> HubShapes:
+    """Load the models once to see.
+
+    Raises:
+        BundleError: one cannot be loaded, or captions cannot be compared with photos.
+    """
+    vision = load_hub_vision(verified_folder(models.vision))
+    tokens, width = vision.shape()
+    embedder = _embedder_part(models, vision.pooled_width())
+    language = load_language_folder(verified_folder(models.language), torch.bfloat16)
+    return HubShapes(tokens, width, embedder, language.config)
+
+
+def write_hub_bundle(
+    kind: BridgeKind,
+    bridge: Any,
+    models: HubModels,
+    shapes: HubShapes,
+    output: Path,
+    *,
+    languages: Sequence[str],
+    templates: Mapping[str, TemplatePart],
+    end: str | None,
+    provenance: str,
+) -> BundleManifest:
+    """Write a bundle of a bridge, and of references to the models that it lies between.
+
+    Args:
+        kind: of the bridge.
+        output, languages, templates, end: as of `import_paella`.
+        provenance: what the bridge was trained on.
+
+    Raises:
+        InvalidRequestError: there is something in `output`.
+    """
+    require_empty(output)
+    language = shapes.language
     output.mkdir(parents=True, exist_ok=True)
     save_file(bridge.state_dict(), output / BRIDGE)
     files = {BRIDGE: record_file(output / BRIDGE)}
     manifest = BundleManifest(
         format_version=1,
         name=output.absolute().name,
-        revision=revision_of(files, (models.vision, models.embedder, models.language)),
+        revision=revision_of(files, (models.vision, shapes.embedder.text_side, models.language)),
         languages=tuple(sorted(languages)),
-        vision=HubVisionPart(kind="hub", hub=models.vision, tokens=tokens, width=width),
-        embedder=HubEmbedderPart(
-            kind="hub",
-            id=f"{models.embedder.repo}@{models.embedder.revision[:12]}",
-            hub=models.embedder,
-            dimension=vision.pooled_width(),
-        ),
+        vision=HubVisionPart(kind="hub", hub=models.vision, tokens=shapes.tokens, width=shapes.width),
+        embedder=shapes.embedder,
         language=HubLanguagePart(
             kind="hub",
             hub=models.language,
-            vocab_size=shape.vocab_size,
-            d_model=shape.d_model,
-            num_layers=shape.num_layers,
-            num_heads=shape.num_heads,
-            max_positions=shape.max_positions,
+            vocab_size=language.vocab_size,
+            d_model=language.d_model,
+            num_layers=language.num_layers,
+            num_heads=language.num_heads,
+            max_positions=language.max_positions,
             end=end,
         ),
-        bridge=BridgePart(kind="cross_attention", file=BRIDGE, **bridge_settings(bridge)),
+        bridge=BridgePart(kind=kind, file=BRIDGE, **bridge_settings(bridge)),
         generation=_DEFAULTS,
         templates=dict(templates),
         licence=_LICENCE,
-        provenance=f"Bridge: a checkpoint of {_NAMES[checkpoint.family]}, imported.",
+        provenance=provenance,
         files=files,
     )
     write_manifest(manifest, output)
     return manifest
+
+
+def _embedder_part(models: HubModels, dimension: int) -> HubEmbedderPart:
+    """The embedder whose photos have so many dimensions, once its captions are known to have as many.
+
+    Raises:
+        BundleError: they have not, or there is no text side.
+    """
+    part = HubEmbedderPart(
+        kind="hub",
+        id="+".join(f"{one.repo}@{one.revision[:12]}" for one in (models.vision, models.text) if one),
+        hub=models.vision,
+        text=models.text,
+        dimension=dimension,
+    )
+    found = load_hub_text(verified_folder(part.text_side)).encode(["a"]).shape[1]
+    if found != dimension:
+        raise BundleError(
+            f"captions of {part.text_side.repo} have {found} dimensions, photos of {models.vision.repo} have "
+            f"{dimension}: take a text encoder that was made for this image encoder"
+        )
+    return part
 
 
 def default_language_model(checkpoint: PaellaCheckpoint) -> str:

@@ -11,6 +11,7 @@ from models.language.hub_tokenizer import HubTokenizer
 from models.language.xglm import XGLM
 from models.language.xglm_hub import MODEL_TYPE, load_xglm
 from models.manifest import HubEmbedderPart, HubLanguagePart, HubVisionPart
+from models.text.hub import load_hub_text
 from models.vision.hub import HubVisionEncoder, load_hub_vision
 from retrieval.errors import BundleError
 from retrieval.image_text import ImageTextEmbedder
@@ -65,7 +66,7 @@ def load_hub_embedder(part: HubEmbedderPart) -> ImageTextEmbedder:
     """The embedder; its text side is loaded when it is needed.
 
     Raises:
-        BundleError: files are missing or damaged, or the model compares no texts.
+        BundleError: files are missing or damaged.
     """
-    folder = verified_folder(part.hub)
-    return ImageTextEmbedder(part.id, part.dimension, folder, str(read_config(folder).get("model_type")))
+    folder = verified_folder(part.text_side)
+    return ImageTextEmbedder(part.id, part.dimension, lambda: load_hub_text(folder))

@@ -14,13 +14,13 @@ CONFIG = "config.json"
 _WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """`config.json` of a model.
+def read_config(folder: Path, name: str = CONFIG) -> dict[str, Any]:
+    """`config.json` of a model, or another of its files of settings.
 
     Raises:
         BundleError: it is not there or not a JSON object.
     """
-    return _read_object(folder / CONFIG)
+    return _read_object(folder / name)
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:

@@ -29,6 +29,8 @@ BridgeKind = Literal[
     "cross_attention", "gated_cross_attention", "query_transformer", "visual_prefix", "bottleneck"
 ]
 FileName = Annotated[str, Field(pattern=r"^[0-9A-Za-z][0-9A-Za-z._-]{0,99}$")]  # never a path
+# Models of sentence-transformers keep their parts in folders of their own: one step down, never up.
+HubFileName = Annotated[str, Field(pattern=r"^([0-9A-Za-z][\w.-]{0,99}/)?[0-9A-Za-z][\w.-]{0,99}$")]
 
 
 class _Record(BaseModel):
@@ -45,7 +47,7 @@ class HubReference(_Record):
 
     repo: Annotated[str, Field(pattern=r"^[0-9A-Za-z][\w.-]{0,95}(/[0-9A-Za-z][\w.-]{0,95})?$")]
     revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]  # a commit, never a branch
-    files: dict[FileName, FileRecord]
+    files: dict[HubFileName, FileRecord]
 
     @model_validator(mode="after")
     def _no_code_and_no_pickle(self) -> Self:
@@ -89,7 +91,12 @@ class HubEmbedderPart(_Record):
     kind: Literal["hub"]
     id: str
     hub: HubReference
+    text: HubReference | None = None  # what reads captions, in the same space; None: the text side of `hub`
     dimension: PositiveInt
+
+    @property
+    def text_side(self) -> HubReference:
+        return self.text or self.hub
 
 
 class LanguagePart(_Record):
@@ -192,6 +199,8 @@ class BundleManifest(_Record):
         parts = {self.bridge.file}
         if isinstance(self.embedder, EmbedderPart):
             parts.add(self.embedder.file)
+        elif not isinstance(self.vision, HubVisionPart) or self.vision.hub != self.embedder.hub:
+            raise ValueError("the embedder's image side must be the image encoder")
         if isinstance(self.language, LanguagePart):
             parts |= {self.language.file, self.language.vocabulary}
         if self.matcher is not None:
@@ -205,10 +214,13 @@ class BundleManifest(_Record):
     @property
     def hub_references(self) -> tuple[HubReference, ...]:
         """What the bundle needs beside its own files."""
-        parts = (self.vision, self.embedder, self.language)
-        return tuple(
-            part.hub for part in parts if isinstance(part, HubVisionPart | HubEmbedderPart | HubLanguagePart)
-        )
+        references = []
+        for part in (self.vision, self.embedder, self.language):
+            if isinstance(part, HubVisionPart | HubEmbedderPart | HubLanguagePart):
+                references.append(part.hub)
+            if isinstance(part, HubEmbedderPart) and part.text is not None:
+                references.append(part.text)
+        return tuple(references)
 
 
 def record_file(path: Path) -> FileRecord:

@@ -1,13 +1,12 @@
-"""Photos and captions in the space of a model that was trained to compare them: CLIP, SigLIP.
+"""Photos and captions in the space of models that were trained to compare them: CLIP, SigLIP.
 
-The image side is the captioner's own image encoder; here is the text side, from the same repository. Vectors
-are L2-normalised, and captions go into a datastore as they are.
+The image side is the captioner's own image encoder; the text side is whatever writes into the same space
+(models/text/). Vectors are L2-normalised, and captions go into a datastore as they are.
 """
 
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -17,34 +16,31 @@ from torch import Tensor
 
 from retrieval.embedder import Queries
 from retrieval.errors import BundleError
-from retrieval.hub_library import transformers_library
 
 _TEXTS_AT_ONCE = 128
-_CLASSES = {"clip": "CLIPTextModelWithProjection", "siglip": "SiglipTextModel"}
+
+
+class TextTower(Protocol):
+    """The text side of an image-text model."""
+
+    def encode(self, texts: Sequence[str]) -> Tensor:
+        """Vectors (N, E) of one or more texts, of any length."""
+        ...
 
 
 class ImageTextEmbedder:
-    """As `retrieval.embedder.Embedder`, for a model of the Hub.
+    """As `retrieval.embedder.Embedder`, for models of the Hub.
 
     Args:
-        id: names repository and revision; a datastore built with another id is refused.
+        id: names repositories and revisions; a datastore built with another id is refused.
         dimension: of the vectors.
-        folder: where the model is; its text side is loaded at the first caption.
-        kind: `model_type` of its configuration.
-
-    Raises:
-        BundleError: there is no text side for this kind of model.
+        load_tower: loads the text side, at the first caption: photos alone never need it.
     """
 
-    def __init__(self, id: str, dimension: int, folder: Path, kind: str) -> None:
-        if kind not in _CLASSES:
-            raise BundleError(
-                f"{folder} holds a {kind!r}, which compares no texts: take {' or '.join(_CLASSES)}"
-            )
+    def __init__(self, id: str, dimension: int, load_tower: Callable[[], TextTower]) -> None:
         self.id = id
         self.dimension = dimension
-        self._folder = folder
-        self._kind = kind
+        self._load_tower = load_tower
 
     @torch.inference_mode()
     def embed_texts(
@@ -56,12 +52,12 @@ class ImageTextEmbedder:
             progress: called with the captions done so far and their total.
 
         Raises:
-            BundleError: the text side cannot be loaded.
+            BundleError: the text side cannot be loaded, or has another dimension.
         """
         vectors = [np.empty((0, self.dimension), dtype=np.float32)]
         for start in range(0, len(texts), _TEXTS_AT_ONCE):
-            chunk = list(texts[start : start + _TEXTS_AT_ONCE])
-            vectors.append(self._normalised(self._embed(chunk)))
+            chunk = texts[start : start + _TEXTS_AT_ONCE]
+            vectors.append(self._normalised(self._tower.encode(chunk)))
             if progress is not None:
                 progress(start + len(chunk), len(texts))
         return np.concatenate(vectors)
@@ -74,43 +70,15 @@ class ImageTextEmbedder:
         """
         return Queries(self._normalised(pooled), np.zeros(len(pooled), dtype=np.float32))
 
-    def _embed(self, texts: list[str]) -> Tensor:
-        model, tokenizer = self._text_side
-        # SigLIP was trained on texts padded to its full length, without a mask.
-        padding = "max_length" if self._kind == "siglip" else True
-        length = model.config.max_position_embeddings
-        encoded = tokenizer(texts, padding=padding, truncation=True, max_length=length, return_tensors="pt")
-        if self._kind == "siglip":
-            embedded: Tensor = model(input_ids=encoded["input_ids"]).pooler_output
-        else:
-            embedded = model(
-                input_ids=encoded["input_ids"], attention_mask=encoded["attention_mask"]
-            ).text_embeds
-        return embedded
-
     @cached_property
-    def _text_side(self) -> tuple[Any, Any]:
-        library = transformers_library()
-        try:
-            model, loaded = getattr(library, _CLASSES[self._kind]).from_pretrained(
-                self._folder, local_files_only=True, use_safetensors=True, output_loading_info=True
-            )
-            tokenizer = library.AutoTokenizer.from_pretrained(
-                self._folder, local_files_only=True, trust_remote_code=False
-            )
-        except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
-            raise BundleError(
-                f"{self._folder} holds no text encoder: {' '.join(str(error).split())}"
-            ) from error
-        if missing := sorted(loaded["missing_keys"]):
-            raise BundleError(f"{self._folder}: the text encoder's weights lack {', '.join(missing[:3])}")
-        return model.eval().requires_grad_(False).float(), tokenizer
+    def _tower(self) -> TextTower:
+        return self._load_tower()
 
     def _normalised(self, vectors: Tensor) -> NDArray[np.float32]:
         if vectors.shape[1] != self.dimension:
             raise BundleError(
                 f"the embedder {self.id} has {self.dimension} dimensions, a vector here {vectors.shape[1]}: "
-                "image encoder and embedder must be one model"
+                "image encoder and text encoder must share one space"
             )
         normalised: NDArray[np.float32] = F.normalize(vectors.float().cpu(), dim=-1).numpy()
         return normalised

@@ -31,14 +31,7 @@ def read_index_file(path: Path, kind: IndexKind, *, dimension: int, entries: int
     size = path.stat().st_size
     with path.open("rb") as file:
         _Skeleton(file, size, path).walk(kind)
-    with _read_lock:
-        # No vector in the file can be longer than the file.
-        faiss.set_deserialization_vector_byte_limit(size)
-        faiss.set_deserialization_loop_limit(_LOOP_LIMIT)
-        try:
-            index: Any = faiss.read_index(str(path))
-        except RuntimeError:
-            raise DatastoreError(f"{path} is damaged: faiss cannot read it. Build it again") from None
+    index = read_within_limits(path)
     if not is_of(kind, index) or index.metric_type != faiss.METRIC_INNER_PRODUCT:
         raise DatastoreError(
             f"{path} holds an index of another type than its first bytes say: build it again"
@@ -53,6 +46,22 @@ def read_index_file(path: Path, kind: IndexKind, *, dimension: int, entries: int
     if kind == "ivf-flat":
         index.make_direct_map()  # which list has the vector of an entry
     return index
+
+
+def read_within_limits(path: Path, room: int = 1) -> Any:
+    """What faiss makes of a file of ours. Of nothing in it more is allocated than `room` times its length.
+
+    Raises OSError, and DatastoreError: it is damaged.
+    """
+    size = room * path.stat().st_size
+    with _read_lock:
+        # No vector in the file can be longer than the file.
+        faiss.set_deserialization_vector_byte_limit(size)
+        faiss.set_deserialization_loop_limit(_LOOP_LIMIT)
+        try:
+            return faiss.read_index(str(path))
+        except RuntimeError:
+            raise DatastoreError(f"{path} is damaged: faiss cannot read it. Build it again") from None
 
 
 class _Skeleton:

@@ -16,13 +16,25 @@ from typing import Any
 
 from hashing_embedder import HashingEmbedder
 
-from datastore_build import build, draft, flat_index, indexing, publish, shards, staging
+from datastore_build import (
+    build,
+    draft,
+    flat_index,
+    indexing,
+    list_blocks,
+    list_training,
+    noted_files,
+    publish,
+    shards,
+    staging,
+)
 from datastore_build.part import Part
 from datastore_build.report import BuildProgress
 from datastore_build.writer import CaptionsWriter
 from retrieval.manifest import IndexRequest
 
 SHARD_ENTRIES = 150
+BLOCK_BYTES = 200 * 4 * 256  # of vectors put into lists at once: three blocks
 OPTIONS: dict[str, Any] = {"near_duplicates": "drop", "shard_entries": SHARD_ENTRIES}
 
 # name → (module or class, function, which call, before or after it)
@@ -37,8 +49,8 @@ MOMENTS: dict[str, tuple[Any, str, int, str]] = {
     "staged": (draft.Draft, "save_state", 2, "before"),
     "staged-and-noted": (draft.Draft, "save_state", 2, "after"),
     "first-shard": (shards.EmbeddingShards, "store", 1, "before"),
-    "shard-written": (shards, "sync", 2, "before"),
-    "shard-renamed": (shards, "sync", 2, "after"),
+    "shard-written": (noted_files, "sync", 2, "before"),
+    "shard-renamed": (noted_files, "sync", 2, "after"),
     "shard-noted": (shards.EmbeddingShards, "note", 2, "after"),
     "last-shard": (shards.EmbeddingShards, "note", 4, "after"),
     "all-embedded": (build, "build_index", 1, "before"),
@@ -46,6 +58,11 @@ MOMENTS: dict[str, tuple[Any, str, int, str]] = {
     "exact-index-begun": (indexing, "write_flat_index", 1, "before"),
     "exact-index-half-written": (flat_index, "_header", 1, "after"),
     "exact-index-written": (indexing, "write_flat_index", 1, "after"),
+    "half-trained": (list_training, "_keep", 1, "after"),
+    "trained": (list_training, "_keep", 2, "after"),
+    "block-made": (list_blocks.ListBlocks, "_make", 3, "after"),
+    "blocks-made": (indexing, "fill_lists", 1, "before"),
+    "lists-filled": (indexing, "fill_lists", 1, "after"),
     "index-half-made": (indexing, "_write", 1, "before"),
     "index-written": (indexing, "_write", 1, "after"),
     "tuned": (indexing, "tune", 1, "after"),
@@ -55,6 +72,9 @@ MOMENTS: dict[str, tuple[Any, str, int, str]] = {
     "live": (publish, "activate", 1, "after"),
     "in-a-window": (HashingEmbedder, "embed_texts", 2, "before"),
 }
+OF_GRAPHS = ("index-half-made", "index-written", "tuned")
+OF_LISTS = ("half-trained", "trained", "block-made", "blocks-made", "lists-filled", *OF_GRAPHS)
+SOME_OF_LISTS = ("trained", "block-made", "tuned")  # where a build takes long
 # Of the reports of progress, these.
 MOMENTS_OF_PROGRESS = (2, 3, 5, 7, 8, 10)
 
@@ -91,7 +111,7 @@ def kill_at_progress(call: int) -> Callable[[BuildProgress], None]:
 def names() -> list[str]:
     """Of moments that a build with an exact index comes to."""
     return [
-        *(name for name in MOMENTS if name not in ("index-half-made", "index-written", "tuned")),
+        *(name for name in MOMENTS if name not in OF_LISTS),
         *(f"progress-{number}" for number in MOMENTS_OF_PROGRESS),
     ]
 
@@ -105,6 +125,7 @@ def run(source: Path, output: Path, name: str, command: str) -> None:
     base = Part(output) if command == "add" else None
     index = None if command in ("add", "build") else IndexRequest.model_validate({"kind": command})
     embedder = HashingEmbedder()
+    setattr(indexing, "_BLOCK_BYTES", BLOCK_BYTES)  # noqa: B010
     build.build_datastore(
         [source], output, embedder, index=index, base=base, on_progress=on_progress, **OPTIONS
     )

@@ -1,6 +1,6 @@
 """Vectors to build an index of, without a file."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -16,10 +16,12 @@ class MemoryVectors:
         self.count = sum(map(len, pieces))
         self._pieces = [piece for piece in pieces if len(piece)]
 
-    def blocks(self, rows: int) -> Iterator[npt.NDArray[np.float32]]:
+    def read(self, start: int, stop: int) -> npt.NDArray[np.float32]:
+        parts = [np.empty((0, self.dimension), np.float32)]
         for piece in self._pieces:
-            for start in range(0, len(piece), rows):
-                yield piece[start : start + rows]
+            parts.append(piece[max(start, 0) : max(stop, 0)])
+            start, stop = start - len(piece), stop - len(piece)
+        return np.concatenate(parts)
 
     def sample(self, count: int, seed: int) -> npt.NDArray[np.float32]:
         drawn = drawn_rows(count, self.count, seed)

@@ -5,9 +5,12 @@ import threading
 from typing import Any
 
 import httpx2
+import pytest
 from echo_captioner import EchoCaptioner
 from sample_pictures import encode, plain
+from starlette.requests import Request
 
+from app.api.disconnect import while_connected
 from app.server import create_app
 from app.settings import Settings
 
@@ -41,6 +44,41 @@ def test_a_client_that_left_the_queue_is_never_captioned() -> None:
         # What ran was finished, the second one was never begun.
         assert [count for count, _ in captioner.calls] == [1, 1]
         assert [visitor.statuses for visitor in gone] == [[], []]
+
+    asyncio.run(run())
+
+
+def test_who_leaves_as_the_work_ends_cancels_nothing_that_comes_after() -> None:
+    async def run() -> str:
+        leave = asyncio.Event()
+
+        async def receive() -> dict[str, Any]:
+            await leave.wait()
+            return {"type": "http.disconnect"}
+
+        async def work() -> str:
+            await asyncio.sleep(0)
+            leave.set()
+            return "captioned"
+
+        result = await while_connected(Request({"type": "http"}, receive), work())
+        for _ in range(5):  # where a late cancellation would strike
+            await asyncio.sleep(0)
+        return result
+
+    assert asyncio.run(run()) == "captioned"
+
+
+def test_a_cancellation_from_elsewhere_is_not_taken_for_the_clients_leaving() -> None:
+    async def run() -> None:
+        async def receive() -> dict[str, Any]:
+            await asyncio.Event().wait()
+            return {}
+
+        work = while_connected(Request({"type": "http"}, receive), asyncio.sleep(60))
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.01):
+                await work
 
     asyncio.run(run())
 

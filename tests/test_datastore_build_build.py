@@ -99,7 +99,7 @@ def test_many_windows_and_batches_give_what_one_gives(tmp_path: Path, write: Wri
         "indexing",
     ]
     for name in ("reading", "comparing", "embedding", "indexing"):
-        fractions = [state.fraction for state in progress if state.stage == name]
+        fractions = [state.fraction or 0.0 for state in progress if state.stage == name]
         assert fractions == sorted(fractions)
         assert fractions[-1] == pytest.approx(1.0)
     assert progress[-1] == BuildProgress(1.0, 9000, 9000, 0, "indexing")

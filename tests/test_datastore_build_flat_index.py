@@ -1,4 +1,3 @@
-from collections.abc import Iterator
 from pathlib import Path
 
 import faiss
@@ -16,9 +15,8 @@ class Vectors:
         self.values = values
         self.count, self.dimension = values.shape
 
-    def blocks(self, rows: int) -> Iterator[npt.NDArray[np.float32]]:
-        for start in range(0, self.count, rows):
-            yield self.values[start : start + rows]
+    def read(self, start: int, stop: int) -> npt.NDArray[np.float32]:
+        return self.values[start:stop]
 
     def sample(self, count: int, seed: int) -> npt.NDArray[np.float32]:
         raise NotImplementedError

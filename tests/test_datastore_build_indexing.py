@@ -1,5 +1,4 @@
 import shutil
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -153,9 +152,13 @@ def test_vectors_in_fewer_bytes_still_reach_the_target(
 def test_vectors_without_clusters_are_kept_in_one_list_and_found(tmp_path: Path) -> None:
     vectors = normalise(np.random.default_rng(5).standard_normal((2000, 64)))
     plan = choose_index(2000, 64, IndexRequest(kind="ivf-pq"))
-    settings = build_index(MemoryVectors(64, [vectors]), plan, tmp_path)
+    source = _CountingSource(vectors)
+    stages: list[str] = []
+    settings = build_index(source, plan, tmp_path, on_stage=lambda stage, _: stages.append(stage))
     assert settings.parameters["nlist"] == settings.search.nprobe == 1
     assert "one list" in settings.reason
+    assert source.read_in_order == 2 * 2000  # once for many lists, once for one; all else needs it once
+    assert list(dict.fromkeys(stages)) == ["training", "adding", "writing", "tuning"]
     queries = queries_near(vectors, 300)
     index = VectorIndex.read(tmp_path / INDEX, dimension=64, entries=2000, settings=settings)
     scores, found = index.search(queries, 4)
@@ -197,28 +200,31 @@ def test_entries_of_one_and_the_same_text_count_as_found(tmp_path: Path) -> None
 
 
 class _CountingSource:
-    """Remembers how many rows were asked for at once."""
+    """Remembers how many rows were asked for at once, and in order altogether."""
 
-    def __init__(self, count: int, dimension: int) -> None:
-        self.count, self.dimension = count, dimension
-        self.largest = 0
+    def __init__(self, vectors: npt.NDArray[np.float32]) -> None:
+        self.count, self.dimension = vectors.shape
+        self.vectors = MemoryVectors(self.dimension, [vectors])
+        self.largest = self.read_in_order = 0
 
-    def blocks(self, rows: int) -> Iterator[npt.NDArray[np.float32]]:
-        self.largest = max(self.largest, min(rows, self.count))
-        yield from MemoryVectors(self.dimension, [clustered(self.count, self.dimension)]).blocks(rows)
+    def read(self, start: int, stop: int) -> npt.NDArray[np.float32]:
+        self.largest = max(self.largest, stop - start)
+        self.read_in_order += stop - start
+        return self.vectors.read(start, stop)
 
     def sample(self, count: int, seed: int) -> npt.NDArray[np.float32]:
         self.largest = max(self.largest, min(count, self.count))
-        return MemoryVectors(self.dimension, [clustered(self.count, self.dimension)]).sample(count, seed)
+        return self.vectors.sample(count, seed)
 
 
 def test_no_more_than_a_block_and_a_sample_are_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("datastore_build.indexing._BLOCK_BYTES", 500 * 4 * DIMENSION)
     monkeypatch.setattr("datastore_build.index_truth._BLOCK_BYTES", 500 * 4 * 512)
-    monkeypatch.setattr("datastore_build.indexing._TRAINING_BYTES", 600 * 4 * DIMENSION)
-    source = _CountingSource(COUNT, DIMENSION)
+    monkeypatch.setattr("datastore_build.list_training._TRAINING_BYTES", 600 * 4 * DIMENSION)
+    source = _CountingSource(VECTORS_3000)
     build_index(source, _plan("ivf-pq"), tmp_path)
     assert source.largest <= 600
+    assert source.read_in_order == COUNT  # put into lists, compared with queries and rounded at once
 
 
 @pytest.mark.parametrize("kind", APPROXIMATE)

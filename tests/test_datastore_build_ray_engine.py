@@ -21,11 +21,13 @@ from datastore_cli import run
 from hashing_embedder import HashingEmbedder
 
 from datastore_build.build import build_datastore
+from datastore_build.engine import Engine, LocalEngine
 from datastore_build.ray_engine import RayWorker, import_ray, ray_engine
+from datastore_build.shards import EmbeddingShards
 from models.bundle import Bundle, default_bundle
 from retrieval.datastore import Datastore
 from retrieval.errors import BundleError, DatastoreError
-from retrieval.manifest import read_manifest
+from retrieval.manifest import IndexRequest, read_manifest
 
 ENTRIES, SHARD_ENTRIES = 500, 60
 OPTIONS: dict[str, Any] = {"shard_entries": SHARD_ENTRIES, "near_duplicates": "keep"}
@@ -75,6 +77,32 @@ class FailingEmbedder(HashingEmbedder):
         return super().embed_texts(texts)
 
 
+class ListsOnRay:
+    """Embeds here; what puts vectors into lists is another engine."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+
+    def run(
+        self, open_worker: Any, tasks: Sequence[Any], *, task_name: str = "task", **options: Any
+    ) -> Iterator[Any]:
+        engine = self.engine if task_name == "block" else LocalEngine()
+        return engine.run(open_worker, tasks, task_name=task_name, **options)
+
+
+class StoppingShards(EmbeddingShards):
+    """Who first reads the first rows stops for good. Readers leave files named after their processes."""
+
+    def read(self, start: int, stop: int) -> npt.NDArray[np.float32]:
+        (self.folder / f"{os.getpid()}.reader").touch()
+        stopped = self.folder / "stopped"
+        if start == 0 and not stopped.exists():
+            (self.folder / "stopped.partial").write_text(str(os.getpid()))
+            (self.folder / "stopped.partial").rename(stopped)
+            time.sleep(600)
+        return super().read(start, stop)
+
+
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[str]:
     """The address of a cluster of two nodes with a processor each."""
@@ -118,7 +146,7 @@ def _live(datastore: Path) -> Path:
     return datastore / "versions" / (datastore / "CURRENT").read_text().strip()
 
 
-def _assert_same(datastore: Path, local: Path) -> None:
+def _assert_same(datastore: Path, local: Path, dimension: int = 256) -> None:
     """Same bytes, same content hash, same neighbours; and nothing left behind."""
     names = {path.name for path in _live(local).iterdir()}
     assert {path.name for path in _live(datastore).iterdir()} == names
@@ -126,7 +154,9 @@ def _assert_same(datastore: Path, local: Path) -> None:
         assert (_live(datastore) / name).read_bytes() == (_live(local) / name).read_bytes(), name
     hashes = {read_manifest(_live(path)).content_sha256 for path in (datastore, local)}
     assert len(hashes) == 1
-    queries = HashingEmbedder().embed_texts(["a photo of number 7", "ein Foto von 499", "number 250"])
+    queries = HashingEmbedder(dimension=dimension).embed_texts(
+        ["a photo of number 7", "ein Foto von 499", "number 250"]
+    )
     found = [
         Datastore.open(path).neighbours(queries, [["en"], ["de"], ["en"]], 4) for path in (datastore, local)
     ]
@@ -165,6 +195,39 @@ def test_a_worker_killed_in_the_middle_changes_nothing(
     assert str(os.getpid()) not in workers
     assert capfd.readouterr().out == ""  # where the command line's JSON goes
     _assert_same(tmp_path / "out", local)
+
+
+def test_a_worker_killed_while_lists_are_filled_changes_nothing(
+    tmp_path: Path, cluster: str, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embedder = HashingEmbedder(dimension=32)
+    monkeypatch.setattr("datastore_build.indexing._BLOCK_BYTES", 90 * 4 * 32)  # six blocks
+    options = OPTIONS | {"index": IndexRequest(kind="ivf-pq", target_recall=0.5)}
+    build_datastore([source], tmp_path / "local", embedder, **options)
+    readers: set[int] = set()
+
+    def kill_the_stopped() -> None:
+        until = time.monotonic() + 600
+        while time.monotonic() < until:
+            for stopped in tmp_path.glob("out/versions/*/shards/stopped"):
+                readers.update(int(path.stem) for path in stopped.parent.glob("*.reader"))
+                if len(readers) == 2:
+                    os.kill(int(stopped.read_text()), signal.SIGKILL)
+                    return
+            time.sleep(0.02)
+
+    killer = threading.Thread(target=kill_the_stopped)
+    killer.start()
+    lost: list[str] = []
+    monkeypatch.setattr("datastore_build.build.EmbeddingShards", StoppingShards)
+    with ray_engine(cluster, workers=2, on_lost=lost.append) as engine:
+        build_datastore([source], tmp_path / "out", embedder, engine=ListsOnRay(engine), **options)
+    killer.join()
+    assert len(lost) == 1
+    assert len(readers) == 2
+    assert os.getpid() not in readers
+    assert read_manifest(_live(tmp_path / "out")).index.parameters["nlist"] > 1
+    _assert_same(tmp_path / "out", tmp_path / "local", 32)
 
 
 def test_a_build_goes_on_with_the_other_engine(
@@ -239,6 +302,14 @@ def test_build_and_add_on_the_command_line(
     code, output, messages = run("build", source, "--output", "out", *ray)
     assert (code, messages) == (0, "")
     assert json.loads(output)["embedded"] == ENTRIES
+    here = build_datastore([source], tmp_path / "here", HashingEmbedder()).version
+    for arguments in (("out", *ray), ("here", "--json")):
+        code, output, messages = run("compact", arguments[0], "--index", "ivf-flat", *arguments[1:])
+        assert (code, messages) == (0, "")
+    assert read_manifest(_live(tmp_path / "out")).index.kind == "ivf-flat"
+    assert _live(tmp_path / "here").name != here
+    for name in ("captions.arrow", "index.faiss"):
+        assert (_live(tmp_path / "out") / name).read_bytes() == (_live(tmp_path / "here") / name).read_bytes()
     (tmp_path / "more.jsonl").write_text('{"text": "one more"}')
     code, output, messages = run("add", "out", "more.jsonl", *ray)
     assert (code, messages) == (0, "")

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from hashing_embedder import HashingEmbedder
-from killed_builds import OPTIONS, SHARD_ENTRIES, names
+from killed_builds import BLOCK_BYTES, OF_GRAPHS, OF_LISTS, OPTIONS, SHARD_ENTRIES, SOME_OF_LISTS, names
 from small_datastores import published_files
 
 from datastore_build.build import add_to_datastore, build_datastore
@@ -129,20 +129,26 @@ def test_adding_that_was_killed_goes_on(moment: str, killed_adding: Path, source
     assert published_files(killed_adding / moment) == published_files(whole)
 
 
-OF_APPROXIMATE = ("shard-noted", "index-half-made", "index-written", "tuned", "hashed", "renamed")
+OF_APPROXIMATE = ("shard-noted", "hashed", "renamed")
+MOMENTS: dict[IndexChoice, tuple[str, ...]] = {
+    "hnsw": OF_APPROXIMATE + OF_GRAPHS,
+    "ivf-flat": OF_APPROXIMATE + OF_LISTS,
+    "ivf-pq": SOME_OF_LISTS,
+}
 
 
-@pytest.mark.parametrize("kind", ["hnsw", "ivf-flat", "ivf-pq"])
+@pytest.mark.parametrize("kind", MOMENTS)
 def test_an_approximate_index_that_was_killed_goes_on_to_the_same_version(
-    kind: IndexChoice, tmp_path: Path, source: Path
+    kind: IndexChoice, tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Bytes, settings and so the hash of the whole are the same; what was measured is not."""
+    monkeypatch.setattr("datastore_build.indexing._BLOCK_BYTES", BLOCK_BYTES)
     options = OPTIONS | {"index": IndexRequest(kind=kind)}
-    _kill(source, tmp_path, kind, OF_APPROXIMATE)
+    _kill(source, tmp_path, kind, MOMENTS[kind])
     build_datastore([source], tmp_path / "whole", HashingEmbedder(), **options)
     expected = read_manifest(live_version(tmp_path / "whole"))
     assert expected.index.kind == kind
-    for moment in OF_APPROXIMATE:
+    for moment in MOMENTS[kind]:
         report = build_datastore([source], tmp_path / moment, HashingEmbedder(), resume=True, **options)
         found = read_manifest(Path(report.path))
         assert found.content_sha256 == expected.content_sha256, moment

@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 import skimage
 import torch
+import transformers
 from PIL import Image
 from torch import Tensor, nn
 
 from models.bundle import Bundle, default_bundle
 from models.captioner import Captioner
 from models.captions import CaptionSettings, WordAttention
-from models.explanation import explain, grid_of
+from models.explanation import explain, grid_of, over_the_photo
 from models.fusion.bottleneck import BottleneckBridge, BottleneckConfig
 from models.fusion.bridge import Origins
 from models.fusion.cross_attention import CrossAttentionBridge, CrossAttentionConfig
@@ -21,8 +22,10 @@ from models.fusion.gated_cross_attention import GatedCrossAttentionBridge, Gated
 from models.fusion.query_transformer import QueryTransformerBridge, QueryTransformerConfig
 from models.fusion.soft_prompt import PrefixState
 from models.fusion.visual_prefix import VisualPrefixBridge, VisualPrefixConfig
+from models.language.hub import HubLanguageModel
 from models.language.tokenizer import EOS, Tokenizer
 from models.language.xglm import XGLM, XGLMConfig
+from models.language.xglm_hub import load_xglm
 from models.vision.features import VisionFeatures
 from retrieval.errors import InvalidRequestError
 
@@ -65,7 +68,7 @@ def decoder(tokenizer: Tokenizer, layers: int) -> XGLM:
 
 def features(photos: int, tokens: int, grid: tuple[int, int] | None = None) -> VisionFeatures:
     memory = torch.randn(photos, tokens, D_MEMORY, generator=torch.Generator().manual_seed(2))
-    return VisionFeatures(memory, memory.mean(dim=1), memory.mean(dim=1), grid)
+    return VisionFeatures(memory, memory.mean(dim=1), memory.mean(dim=1), (grid,) * photos if grid else ())
 
 
 class WalkingBridge:
@@ -137,6 +140,102 @@ def test_every_bridge_is_explained_and_batched_equals_one_by_one(kind: str, toke
             assert min(map(min, word.weights)) >= 0
             differ = differ or word.weights != words[0].weights
     assert differ
+
+
+def strong_xglm(folder: Path) -> Any:
+    """transformers' XGLM, saved, with weights that matter."""
+    config = transformers.XGLMConfig(
+        vocab_size=40_000, d_model=16, num_layers=2, attention_heads=4, ffn_dim=32, max_position_embeddings=64
+    )
+    model = strong(transformers.XGLMForCausalLM(config))
+    model.save_pretrained(folder)
+    return model
+
+
+@pytest.mark.parametrize("kind", sorted(BRIDGES))
+def test_a_model_of_the_hub_is_explained_as_our_own_decoder_is(
+    kind: str, tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    """The same weights, once in our XGLM and once in transformers' code, reached by hooks."""
+    theirs, bridge = HubLanguageModel(strong_xglm(tmp_path)), strong(BRIDGES[kind](), std=1.0)
+    captions = tokenizer.encode(["a cup of coffee with a spoon", "一杯咖啡。"])
+    given: Any = (bridge, tokenizer, features(2, 9), [1, 1], [[EOS], [EOS, 7, 8]], captions)
+    for ours, other in zip(explain(load_xglm(tmp_path), *given), explain(theirs, *given), strict=True):
+        assert [word.text for word in ours] == [word.text for word in other]
+        for word, same in zip(ours, other, strict=True):
+            torch.testing.assert_close(
+                torch.tensor(word.weights), torch.tensor(same.weights), atol=1e-4, rtol=0
+            )
+
+
+@torch.inference_mode()
+def test_watching_changes_nothing_of_a_model_of_the_hub() -> None:
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(
+        vocab_size=60, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=4
+    )
+    model = HubLanguageModel(strong(transformers.LlamaForCausalLM(config)))
+    bridge, memory = strong(BRIDGES["cross_attention"](), std=1.0), features(2, 9).tokens
+    ids, state = torch.tensor([[3, 4, 5, 6], [7, 8, 9, 1]]), bridge.prepare(memory)
+    before = model(ids, bridge=bridge, bridge_state=state)
+    layers = model.watch(ids, bridge=bridge, bridge_state=state)
+    after = model(ids, bridge=bridge, bridge_state=state)
+    assert torch.equal(before, after)
+    inner: Any = model.model
+    assert inner.config._attn_implementation == "sdpa"  # the fast way is still taken
+    assert [(layer.own.shape, layer.image.shape) for layer in layers if layer.image is not None] == [
+        ((2, 4, 4, 4), (2, 4, 4, 9))
+    ] * 2
+    # With the image in them the layers above look elsewhere than without.
+    other = model.watch(ids, bridge=bridge, bridge_state=bridge.prepare(-memory))
+    assert torch.equal(layers[0].own, other[0].own)
+    assert (layers[1].own - other[1].own).abs().max() > 1e-3
+
+
+@torch.inference_mode()
+def test_a_model_that_does_not_tell_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = transformers.LlamaConfig(
+        vocab_size=60, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=4
+    )
+    model = HubLanguageModel(transformers.LlamaForCausalLM(config).eval())
+    # The fast way, which keeps it to itself.
+    monkeypatch.setitem(model.__dict__, "_telling", model._decoder[0])
+    bridge = strong(BRIDGES["cross_attention"]())
+    state = bridge.prepare(features(1, 9).tokens)
+    with pytest.raises(InvalidRequestError, match="LlamaForCausalLM does not tell where it looks"):
+        model.watch(torch.tensor([[3, 4, 5]]), bridge=bridge, bridge_state=state)
+
+
+def test_what_stands_for_no_place_and_padding_are_left_out(tokenizer: Tokenizer) -> None:
+    """A class token in front, six cells and two tokens of padding, as against the six cells alone."""
+    model, bridge = decoder(tokenizer, 2), strong(BRIDGES["cross_attention"](), std=1.0)
+    caption = tokenizer.encode(["a cat on a rug"])
+    tokens = features(1, 9).tokens
+    mask = torch.tensor([[True] * 7 + [False] * 2])
+    pooled = tokens.mean(dim=1)
+    whole = VisionFeatures(tokens, pooled, pooled, ((2, 3),), summaries=1, mask=mask)
+    (words,) = explain(model, bridge, tokenizer, whole, [1], [[EOS]], caption)
+    # Without the padding nothing is different, and where it says what does not matter.
+    cut = VisionFeatures(tokens[:, :7], pooled, pooled, ((2, 3),), summaries=1)
+    (same,) = explain(model, bridge, tokenizer, cut, [1], [[EOS]], caption)
+    for word, other in zip(words, same, strict=True):
+        assert (len(word.weights), len(word.weights[0])) == (2, 3)
+        assert sum(map(sum, word.weights)) == pytest.approx(1.0, abs=1e-5)
+        torch.testing.assert_close(torch.tensor(word.weights), torch.tensor(other.weights), atol=1e-5, rtol=0)
+
+
+def test_a_grid_over_the_middle_of_a_photo_becomes_one_over_all_of_it() -> None:
+    weights = torch.tensor([[0.1, 0.2], [0.3, 0.4]])
+    torch.testing.assert_close(over_the_photo(weights, (0.0, 0.0, 1.0, 1.0)), weights)
+    # The middle half of a wide photo: its cells are those in the middle of four columns.
+    wide = over_the_photo(weights, (0.25, 0.0, 0.75, 1.0))
+    torch.testing.assert_close(wide, torch.tensor([[0, 0.1, 0.2, 0], [0, 0.3, 0.4, 0]]))
+    # Two thirds of it: three columns, and each cell's weight is shared out by area.
+    shared = over_the_photo(weights, (1 / 6, 0.0, 5 / 6, 1.0))
+    torch.testing.assert_close(shared, torch.tensor([[0.05, 0.15, 0.1], [0.15, 0.35, 0.2]]))
+    # Padded beyond the photo's edge, above and below: what lies out there is no part of it.
+    padded = over_the_photo(torch.tensor([[0.5], [0.2], [0.1], [0.2]]), (0.0, -0.5, 1.0, 1.5))
+    torch.testing.assert_close(padded, torch.tensor([[2 / 3], [1 / 3]]))
 
 
 def test_what_is_no_grid_is_refused(tokenizer: Tokenizer) -> None:

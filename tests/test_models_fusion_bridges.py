@@ -12,7 +12,8 @@ from models.fusion.cross_attention import CrossAttentionBridge, CrossAttentionCo
 from models.fusion.gated_cross_attention import GatedCrossAttentionBridge, GatedCrossAttentionConfig
 from models.fusion.query_transformer import QueryTransformerBridge, QueryTransformerConfig
 from models.fusion.visual_prefix import VisualPrefixBridge, VisualPrefixConfig
-from models.language.xglm import XGLM, LayerAttention, XGLMConfig
+from models.language.decoding import LayerAttention
+from models.language.xglm import XGLM, XGLMConfig
 
 LANGUAGE = XGLMConfig(vocab_size=30, d_model=16, num_layers=4, num_heads=4, ffn_dim=32, max_positions=64)
 D_MEMORY, TOKENS = 12, 6

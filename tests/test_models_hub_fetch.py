@@ -121,6 +121,18 @@ def test_a_name_becomes_a_commit_and_works_offline(
     assert pin("tiny/model") == pin(f"tiny/model@{COMMIT}") == reference
 
 
+def test_modules_of_sentence_transformers_come_along(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    modules = {"modules.json": b"[]", "2_Dense/config.json": b"{}", "2_Dense/model.safetensors": b"map"}
+    others = {"2_Dense/pytorch_model.bin": b"a pickle", "1_Pooling/../config.json": b"{}"}
+    for name, content in {**modules, **others}.items():
+        monkeypatch.setitem(FILES, name, content)
+    reference = pin("tiny/model")
+    assert set(reference.files) == {"config.json", "model.safetensors", *modules}
+    assert (verified_folder(reference) / "2_Dense" / "model.safetensors").read_bytes() == b"map"
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert pin("tiny/model") == reference
+
+
 def test_without_a_connection_the_cache_is_used(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
     reference = pin("tiny/model")
     nobody = "http://127.0.0.1:9"

@@ -1,6 +1,7 @@
 """Decoders in the Hub's format: tiny ones with random weights, held against naive readings of them."""
 
 import dataclasses
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -245,3 +246,33 @@ def test_missing_weights_are_named(tmp_path: Path) -> None:
     save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(BundleError, match=r"lack model\.layers\.1\.mlp\.up_proj"):
         load_hub_language_model(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["gemma2", "gpt2", "cohere", "opt"])
+def test_recomputed_layers_have_the_same_gradients(name: str, bridge: Any) -> None:
+    """With dropout, and with a backward pass in a thread of its own, as GPUs have it."""
+    ids = torch.tensor([PROMPTS[0], PROMPTS[0][::-1]])
+    gradients, calls = [], []
+    for recomputed in (False, True):
+        model = HubLanguageModel(tiny(name)).requires_grad_(False).train()
+        parts: Any = model
+        attention = next(
+            module for part, module in parts.named_modules() if part.endswith(("attn", "attention"))
+        )
+        called = [0]
+        attention.register_forward_hook(lambda *_, called=called: called.__setitem__(0, called[0] + 1))
+        if recomputed:
+            model.recompute_layers()
+        state = bridge.prepare(memory(2))
+        torch.manual_seed(3)
+        hidden = model(ids, bridge=bridge, bridge_state=state)
+        with ThreadPoolExecutor(1) as other:
+            other.submit(hidden.square().mean().backward).result()
+        gradients.append([parameter.grad.clone() for parameter in bridge.parameters()])
+        bridge.zero_grad()
+        assert all(parameter.grad is None for parameter in model.parameters())
+        calls.append(called[0])
+    assert calls == [1, 2]
+    assert any(gradient.abs().max() > 0 for gradient in gradients[0])
+    for kept, recomputed_gradient in zip(*gradients, strict=True):
+        torch.testing.assert_close(recomputed_gradient, kept)

@@ -1,5 +1,6 @@
 """Image encoders in the Hub's format: tiny ones with random weights, photos prepared as their files say."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -7,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from hub_towers import TEXT_LENGTH, save_clip, save_dinov2, save_siglip
+from hub_towers import TEXT_LENGTH, save_clip, save_dinov2, save_siglip, save_siglip2
 from PIL import Image
 
+from models.text.hub import load_hub_text
 from models.vision.hub import load_hub_vision
 from retrieval.errors import BundleError
 from retrieval.image_text import ImageTextEmbedder
@@ -56,7 +58,12 @@ def test_clip_tokens_are_those_before_the_last_norm(tmp_path: Path, photos: list
     torch.testing.assert_close(features.tokens, expected.last_hidden_state, atol=1e-3, rtol=1e-3)
     torch.testing.assert_close(features.tokens[:, 0], inside["cls"], atol=1e-3, rtol=1e-3)
     torch.testing.assert_close(features.pooled, embedded, atol=1e-3, rtol=1e-3)
-    assert features.grid is None
+    assert (features.grids, features.summaries) == (((2, 2), (2, 2)), 1)
+    # Of 60 x 40 pixels the middle 40 are seen, and of 21 x 33 the middle 21 (16 of 25 when scaled).
+    expected_regions = ((1 / 6, 0, 5 / 6, 1), (0, 4.5 / 25, 1, 20.5 / 25))
+    assert features.regions is not None
+    for found, by_hand in zip(features.regions, expected_regions, strict=True):
+        assert found == pytest.approx(by_hand)
 
 
 def test_siglip_and_dinov2(tmp_path: Path, photos: list[Image.Image]) -> None:
@@ -71,11 +78,38 @@ def test_siglip_and_dinov2(tmp_path: Path, photos: list[Image.Image]) -> None:
             expected = getattr(model, "vision_model", model)(pixel_values=pixels)
         torch.testing.assert_close(features.tokens, expected.last_hidden_state, atol=1e-3, rtol=1e-3)
         torch.testing.assert_close(features.pooled, expected.pooler_output, atol=1e-3, rtol=1e-3)
-        assert features.grid == ((2, 2) if folder.name == "siglip" else None)
+        assert (features.grids, features.summaries) == (((2, 2), (2, 2)), int(folder.name == "dinov2"))
 
 
-def test_a_photo_alone_is_what_it_is_in_a_batch(tmp_path: Path, photos: list[Image.Image]) -> None:
-    save_clip(tmp_path)
+def test_siglip_2_keeps_proportions_and_says_what_is_padding(
+    tmp_path: Path, photos: list[Image.Image]
+) -> None:
+    model = save_siglip2(tmp_path)
+    photos = [*photos, Image.new("RGB", (100, 10), "red")]
+    features = load_hub_vision(tmp_path).encode(photos)
+    assert features.grids == ((3, 4), (4, 3), (1, 10))
+    assert features.mask is not None
+    assert features.mask.sum(dim=1).tolist() == [12, 12, 10]
+    assert (features.regions, features.summaries) == (None, 0)
+    for row, (photo, (rows, columns)) in enumerate(zip(photos, features.grids, strict=True)):
+        # By hand and without padding: patches row by row, each with its pixels row by row, colours last.
+        scaled = photo.resize((4 * columns, 4 * rows), Image.Resampling.BILINEAR)
+        values = torch.from_numpy(np.asarray(scaled, dtype=np.float32) / 255 - 0.5) / 0.5
+        patches = values.view(rows, 4, columns, 4, 3).transpose(1, 2).reshape(1, rows * columns, 48)
+        with torch.inference_mode():
+            expected = model.vision_model(
+                pixel_values=patches,
+                pixel_attention_mask=torch.ones(1, rows * columns),
+                spatial_shapes=torch.tensor([[rows, columns]]),
+            )
+        tokens = features.tokens[row, : rows * columns]
+        torch.testing.assert_close(tokens, expected.last_hidden_state[0], atol=1e-3, rtol=1e-3)
+        torch.testing.assert_close(features.pooled[row], expected.pooler_output[0], atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("save", [save_clip, save_siglip2])
+def test_a_photo_alone_is_what_it_is_in_a_batch(tmp_path: Path, photos: list[Image.Image], save: Any) -> None:
+    save(tmp_path)
     encoder = load_hub_vision(tmp_path)
     together = encoder.encode(photos)
     for row, photo in enumerate(photos):
@@ -93,17 +127,20 @@ def test_clip_without_a_projection(tmp_path: Path, photos: list[Image.Image]) ->
 
 
 def test_photos_and_captions_meet_in_one_space(tmp_path: Path, photos: list[Image.Image]) -> None:
-    for kind, save in (("clip", save_clip), ("siglip", save_siglip)):
+    for kind, save in (("clip", save_clip), ("siglip", save_siglip), ("siglip2", save_siglip2)):
         folder = tmp_path / kind
         model = save(folder)
         features = load_hub_vision(folder).encode(photos)
-        embedder = ImageTextEmbedder("tiny", features.pooled.shape[1], folder, kind)
+        dimension = features.pooled.shape[1]
+        embedder = ImageTextEmbedder("tiny", dimension, partial(load_hub_text, folder))
         texts = ["A cat sits on a mat.", "Two dogs run: fast!", "A cat " * 60]
         queries = embedder.embed_pooled(features.pooled, features.class_logits)
         vectors = embedder.embed_texts(texts)
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+        # SigLIP's models were trained on lower case.
+        given = texts if kind == "clip" else [text.lower() for text in texts]
         encoded = tokenizer(
-            texts, padding="max_length", truncation=True, max_length=TEXT_LENGTH, return_tensors="pt"
+            given, padding="max_length", truncation=True, max_length=TEXT_LENGTH, return_tensors="pt"
         )
         with torch.inference_mode():
             inputs = dict(encoded) if kind == "clip" else {"input_ids": encoded["input_ids"]}
@@ -120,13 +157,13 @@ def test_what_does_not_fit_is_named(tmp_path: Path, photos: list[Image.Image]) -
         load_hub_vision(tmp_path)
     save_dinov2(tmp_path)
     with pytest.raises(BundleError, match="compares no texts"):
-        ImageTextEmbedder("tiny", 32, tmp_path, "dinov2")
+        load_hub_text(tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": "vit_mae"}')
     with pytest.raises(BundleError, match="holds a 'vit_mae'"):
         load_hub_vision(tmp_path)
     save_clip(tmp_path / "clip")
-    embedder = ImageTextEmbedder("tiny", 7, tmp_path / "clip", "clip")
-    with pytest.raises(BundleError, match="must be one model"):
+    embedder = ImageTextEmbedder("tiny", 7, lambda: load_hub_text(tmp_path / "clip"))
+    with pytest.raises(BundleError, match="must share one space"):
         embedder.embed_texts(["A cat."])
     (tmp_path / "clip" / "model.safetensors").unlink()
     with pytest.raises(BundleError, match="no image encoder"):

@@ -1,10 +1,13 @@
 """Our XGLM against transformers' own, on random weights."""
 
+import dataclasses
+
 import pytest
 import torch
 from transformers import XGLMConfig as TransformersConfig
 from transformers import XGLMForCausalLM
 
+from models.fusion.cross_attention import CrossAttentionBridge, CrossAttentionConfig
 from models.language.xglm import XGLM, XGLMConfig, from_transformers
 from retrieval.errors import BundleError
 
@@ -118,3 +121,34 @@ def test_weights_that_do_not_fit_are_named(reference: XGLMForCausalLM) -> None:
     del weights["model.layers.2.self_attn.k_proj.weight"]
     with pytest.raises(BundleError, match=r"lack layers\.2\.self_attn\.k_proj\.weight"):
         from_transformers(weights, CONFIG)
+
+
+def test_recomputed_layers_have_the_same_gradients() -> None:
+    torch.manual_seed(0)
+    shape = dataclasses.replace(CONFIG, dropout=0.2, attention_dropout=0.2)
+    model = XGLM(shape).requires_grad_(False).train()
+    bridge = CrossAttentionBridge(CrossAttentionConfig(3, 48, 12, 4, reduction=2))
+    ids = torch.randint(4, 120, (2, 9))
+    called, gradients = [0], []
+    model.layers[1].register_forward_pre_hook(lambda *_: called.__setitem__(0, called[0] + 1))
+    for calls in (1, 3):
+        state = bridge.prepare(torch.randn(2, 5, 12, generator=torch.Generator().manual_seed(2)))
+        torch.manual_seed(3)
+        model(ids, mask=causal(2, 9), bridge=bridge, bridge_state=state).square().mean().backward()
+        gradients.append([parameter.grad for parameter in bridge.parameters()])
+        bridge.zero_grad()
+        assert called[0] == calls
+        model.recompute_layers()
+    assert all(parameter.grad is None for parameter in model.parameters())
+    for kept, recomputed in zip(*gradients, strict=True):
+        torch.testing.assert_close(recomputed, kept)
+
+
+def test_attention_is_dropped_while_training_alone(reference: XGLMForCausalLM) -> None:
+    model = from_transformers(reference.state_dict(), dataclasses.replace(CONFIG, attention_dropout=0.5))
+    ids = torch.randint(4, 120, (2, 9), generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        plain = model.eval()(ids)
+        assert torch.equal(model(ids), plain)
+        dropped = torch.stack([model.train()(ids) for _ in range(2)])
+    assert (dropped[0] - dropped[1]).abs().max() > 0.01

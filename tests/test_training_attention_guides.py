@@ -5,7 +5,8 @@ from torch import Tensor
 
 from models.language.xglm import XGLM, XGLMConfig
 from training.attention_guides import AttentionGuide, copying_patterns
-from training.loop import RunConfig, make_optimizers
+from training.optimizers import make_optimizers
+from training.run_config import RunConfig
 from training.sequences import Batch, Example, collate
 
 CONFIG = XGLMConfig(vocab_size=300, d_model=64, num_layers=2, num_heads=2, ffn_dim=64, max_positions=64)

@@ -75,10 +75,10 @@ def test_more_text_layers_than_there_are_is_said(elsewhere: Path) -> None:
         dry_run_matcher(recipe.model_copy(update={"shape": deeper}))
 
 
-@pytest.mark.parametrize("bf16", [False, True])
-def test_a_bridge_trains_in_either_precision(bf16: bool, elsewhere: Path) -> None:
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_bridge_trains_in_either_precision(precision: str, elsewhere: Path) -> None:
     recipe = read_config(CONFIGS / "bridge-prefix-linear.toml", BridgeRun)
-    assert dry_run_bridge(recipe.model_copy(update={"bf16": bf16})).caption.text
+    assert dry_run_bridge(recipe.model_copy(update={"precision": precision})).caption.text
 
 
 def test_the_bundle_is_kept_where_it_is_wanted(elsewhere: Path, capsys: pytest.CaptureFixture[str]) -> None:

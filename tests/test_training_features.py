@@ -1,30 +1,37 @@
 """Features on disk are the encoder's own, survive a killed run, and are found by image id."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor
 
 from models.vision.efficientnet_lite import load_efficientnet_lite2
 from models.vision.features import VisionFeatures
 from models.vision.preprocess import preprocess
 from retrieval.errors import InvalidImageError, InvalidRequestError
-from training.features import FeatureCache, extract, main
+from training.feature_cache import COMPACT_ENCODER, FeatureCache
+from training.features import extract, main
 from training.photo_index import Photo, read_photos
 
 
 class MeanColour:
     """A tiny deterministic encoder that counts the photos it was given; left and right halves differ."""
 
+    id = COMPACT_ENCODER
+    classifies = True
+    variable = False
+
     def __init__(self) -> None:
         self.seen = 0
 
-    def __call__(self, pixels: Tensor) -> VisionFeatures:
-        self.seen += len(pixels)
+    def encode(self, images: Sequence[Image.Image], *, mirror: bool) -> VisionFeatures:
+        self.seen += len(images)
+        pixels = preprocess(images)
+        pixels = pixels.flip(3) if mirror else pixels
         tokens = torch.stack([half.mean(dim=(2, 3)) for half in pixels.chunk(2, dim=3)], dim=1)  # (B, 2, 3)
         return VisionFeatures(tokens, tokens.mean(dim=1), tokens[:, 0])
 
@@ -75,7 +82,9 @@ def test_lookup_by_id_across_shards_in_any_order(tmp_path: Path, photos: list[Ph
     singles = [cache.pooled([image_id]) for image_id in ids]
     assert torch.equal(cache.pooled(ids), torch.cat(singles))
     with Image.open(tmp_path / photos[4].file) as image:
-        torch.testing.assert_close(cache.pooled(["photo-4"]), MeanColour()(preprocess([image])).pooled)
+        torch.testing.assert_close(
+            cache.pooled(["photo-4"]), MeanColour().encode([image], mirror=False).pooled
+        )
     assert cache.tokens([]).shape == (0, 2, 3)
 
 

@@ -7,7 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from retrieval.errors import InvalidRequestError
-from training.loop import PooledStream, RunConfig, learning_rate_factor, load_trained, train
+from training.checkpoint import load_trained
+from training.loop import train
+from training.optimizers import learning_rate_factor
+from training.run_config import RunConfig
+from training.streams import PooledStream
 
 
 class Numbers(PooledStream):
@@ -42,7 +46,7 @@ def config(output: Path, **changes: object) -> RunConfig:
         "matrix_learning_rate": 0.01,
         "log_every": 5,
         "checkpoint_every": 10,
-        "bf16": False,
+        "precision": "fp32",
     }
     return RunConfig.model_validate({**settings, **changes})
 

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from models.matcher import build_matcher
 from retrieval.errors import InvalidRequestError
+from training.checkpoint import LOG, load_trained
 from training.config import check_settings
 from training.features import FeatureCache
-from training.loop import LOG, load_trained
 from training.matcher import (
     MatchBatch,
     MatcherMaterial,
@@ -97,7 +97,7 @@ def config(output: Path, shape: Mapping[str, Any] | None = None, **changes: Any)
         "learning_rate": 3e-3,
         "log_every": 2,
         "checkpoint_every": 4,
-        "bf16": False,
+        "precision": "fp32",
         "photos": 5,
         "hard": 2,
         "depth": 6,
@@ -200,12 +200,12 @@ def test_training_lowers_the_loss(shape: dict[str, Any], material: MatcherMateri
     assert losses[-1] < 0.85 * losses[0]
 
 
-@pytest.mark.parametrize("bf16", [False, True])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_killed_run_resumes_to_the_same_weights(
-    bf16: bool, material: MatcherMaterial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    precision: str, material: MatcherMaterial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shape = {"encoder": "single_stream", "tower_layers": 1, "dropout": 0.2, "token_types": "before"}
-    whole, killed = (config(tmp_path / name, shape, bf16=bf16) for name in ("whole", "killed"))
+    whole, killed = (config(tmp_path / name, shape, precision=precision) for name in ("whole", "killed"))
     train_matcher_on(material, whole, resume=False)
     with monkeypatch.context() as patch:
         patch.setattr(MatchStream, "__next__", dying(at=6))

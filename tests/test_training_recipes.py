@@ -16,11 +16,11 @@ from models.manifest import GenerationDefaults
 from retrieval.errors import InvalidRequestError
 from training import features, near, text_vectors
 from training.bridge import BridgeRun, train_bridge
+from training.checkpoint import load_trained
 from training.config import read_config
 from training.embedder import EmbedderRun, train_embedder
 from training.export import export
 from training.language import LanguageRun, train_language
-from training.loop import load_trained
 
 COLOURS = {  # English, German, and what the photo shows
     "red": ("rotes", (200, 20, 20)),

@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 from torch import Tensor, nn
 
-from models.bridges import LanguageModelShape, build_bridge
+from models.bridges import build_bridge
+from models.language.decoding import LanguageModelShape
 from models.language.xglm import XGLM
 from models.manifest import BridgeKind
 from models.prompts.builder import PromptBuilder, load_templates
@@ -27,11 +28,12 @@ from training.embedder import EmbedderRun, caption_texts, load_space
 from training.example_stream import ExampleStream
 from training.features import FeatureCache
 from training.language import LanguageRun, load_language_model, load_tokenizer
-from training.loop import RunConfig, train
+from training.loop import train
 from training.loss import linear_cross_entropy
 from training.near import nearest, read_near
 from training.photo_index import read_splits
 from training.prompt_examples import PromptExamples, TokenisedCorpus
+from training.run_config import RunConfig
 from training.sequences import IGNORE, Batch
 from training.text_vectors import read_text_vectors
 

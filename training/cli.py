@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from training.config import read_config
+from training.config import read_config, read_settings
 
 train_app = typer.Typer(no_args_is_help=True, help="Train the parts of a bundle, each from its recipe.")
 
@@ -24,6 +24,16 @@ DryRun = Annotated[
 DryRunOutput = Annotated[
     Path | None,
     typer.Option("--output", metavar="DIR", help="With --dry-run: a new folder to keep the bundle in."),
+]
+DryRunProcesses = Annotated[
+    int,
+    typer.Option(
+        "--processes",
+        metavar="N",
+        min=1,
+        max=8,
+        help="With --dry-run of a recipe at size: how many train together.",
+    ),
 ]
 
 # The recipes import torch; `paellera --help` must not wait for that, so each command imports its own.
@@ -53,16 +63,31 @@ def embedder(config: ConfigFile, resume: Resume = False) -> None:
 
 @train_app.command()
 def bridge(
-    config: ConfigFile, resume: Resume = False, dry_run: DryRun = False, output: DryRunOutput = None
+    config: ConfigFile,
+    resume: Resume = False,
+    dry_run: DryRun = False,
+    output: DryRunOutput = None,
+    processes: DryRunProcesses = 1,
 ) -> None:
     """What leads from photo to language model, which stays frozen.
+
+    A recipe with a table [models] is one at size, for models of the Hub; `accelerate launch` runs it on
+    several GPUs.
 
     \b
     Examples:
       paellera train bridge --config training/configs/bridge.toml
       paellera train bridge --config training/configs/bridge-gated.toml --dry-run
+      paellera train bridge --config training/configs/paella.toml --dry-run --processes 2
     """
     check_dry_run(dry_run, resume, output)
+    if "models" in read_settings(config):
+        _bridge_at_size(config, resume, dry_run, output, processes)
+        return
+    if processes != 1:
+        raise typer.BadParameter(
+            "only the dry run of a recipe with [models] takes it", param_hint="--processes"
+        )
     from training.bridge import BridgeRun, train_bridge
 
     recipe = read_config(config, BridgeRun)
@@ -72,6 +97,26 @@ def bridge(
     from training.dry_run import dry_run_bridge
 
     typer.echo("\n".join(dry_run_bridge(recipe, output).lines()))
+
+
+def _bridge_at_size(config: Path, resume: bool, dry_run: bool, output: Path | None, processes: int) -> None:
+    from training.hub_bridge import HubBridgeRun, train_hub_bridge
+
+    recipe = read_config(config, HubBridgeRun)
+    if dry_run:
+        from training.hub_dry_run import dry_run_hub_bridge
+
+        done = dry_run_hub_bridge(recipe, processes=processes, output=output)
+        typer.echo("\n".join(done.lines()))
+    elif processes != 1:
+        raise typer.BadParameter(
+            "only a dry run starts processes itself: use accelerate launch", param_hint="--processes"
+        )
+    else:
+        from training.processes import leave_processes
+
+        train_hub_bridge(recipe, resume=resume)
+        leave_processes()
 
 
 @train_app.command()

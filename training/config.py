@@ -22,13 +22,22 @@ def read_config(path: Path, model: type[C]) -> C:
     Raises:
         InvalidRequestError: no such file, not TOML, or settings that do not fit; the message names them.
     """
+    return check_settings(read_settings(path), model, str(path))
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """What a recipe says, together with what it builds on.
+
+    Raises:
+        InvalidRequestError: no such file, or not TOML.
+    """
     settings = _read(path)
     if "extends" in settings:
         base = _read(path.parent / str(settings.pop("extends")))
         if "extends" in base:
             raise InvalidRequestError(f"{path} extends a recipe that itself extends another")
         settings = {**base, **settings}
-    return check_settings(settings, model, str(path))
+    return settings
 
 
 def check_settings(settings: Mapping[str, Any], model: type[C], where: str) -> C:

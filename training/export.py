@@ -37,12 +37,12 @@ from models.quantisation import quantise
 from retrieval.errors import PaelleraError
 from retrieval.files import replacing
 from training.bridge import BridgeRun, new_bridge
+from training.checkpoint import load_trained
 from training.config import read_config
 from training.corpus import read_captions
 from training.embedder import EmbedderRun, load_space
 from training.files import save_tensors
 from training.language import VOCABULARY, LanguageRun
-from training.loop import load_trained
 
 LANGUAGE, BRIDGE, EMBEDDER = "language.safetensors", "bridge.safetensors", "embedder.safetensors"
 MATCHER = "matcher.safetensors"

@@ -18,9 +18,9 @@ from models.weights import load_weights
 from retrieval.embedder import EmbedderConfig
 from retrieval.errors import InvalidRequestError, PaelleraError
 from training.calibration import Calibration, calibrate
+from training.checkpoint import load_trained
 from training.config import read_config
 from training.export import matcher_part, replace_part
-from training.loop import load_trained
 from training.matcher import MatcherRun, new_matcher
 
 

@@ -1,72 +1,76 @@
-"""Encode a folder of photos once, so that training reads features instead of running the vision encoder.
+"""Encode photos once, so that training reads features instead of running the vision encoder.
 
-Layout of an output folder, one index for the photos as they are and one for their mirror images:
+    python -m training.features --images DIR --index images.jsonl --output DIR [--mirror]
+    python -m training.features --images DIR --karpathy dataset_coco.json --vision MODEL --output DIR
 
-    plain.json  mirror.json         which photos are in which shard, in row order
-    plain-00000.safetensors ...     tokens (n, 81, 1280) bfloat16, pooled (n, 1280) float32,
-                                    class_logits (n, 1000) float32
-
-A shard is entered in the index only once it is whole on disk, so a killed run is taken up where it stopped.
-Run as `python -m training.features`. Knows no captions and no training loop.
+A shard is entered in the index only once it is whole on disk, so a killed run is taken up where it stopped,
+and the folder is in the end the same. Knows no captions and no training loop; training/feature_cache.py says
+how the folder is laid out.
 """
 
 import argparse
-import json
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import safetensors.torch
 import torch
 from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from safetensors import SafetensorError
 from torch import Tensor
 
-from models.vision.efficientnet_lite import WEIGHTS_SHA256, load_efficientnet_lite2
 from models.vision.features import VisionFeatures
-from models.vision.preprocess import preprocess
 from retrieval.errors import InvalidImageError, InvalidRequestError, PaelleraError
-from retrieval.files import replacing
+from training.feature_cache import (
+    MIRROR,
+    PLAIN,
+    FeatureCache,
+    FeatureIndex,
+    Shard,
+    read_index,
+    write_index,
+)
 from training.files import save_tensors
+from training.karpathy import read_karpathy_photos
+from training.photo_encoders import CompactPhotoEncoder, HubPhotoEncoder, PhotoEncoder, model_folder
 from training.photo_index import Photo, read_photos
+from training.rejects import Rejects
 
-Encoder = Callable[[Tensor], VisionFeatures]  # pixels (B, 3, H, W) -> features
-ENCODER_ID = f"efficientnet-lite2-{WEIGHTS_SHA256[:8]}"
-SHARD_SIZE = 256  # photos; about 55 MB
+__all__ = ["FeatureCache", "extract", "main"]
+
+SHARD_SIZE = 256  # photos; about 55 MB of the compact encoder, 20 MB of CLIP ViT-B/32
 BATCH_SIZE = 32
-
-
-@dataclass(frozen=True)
-class Shard:
-    file: str
-    image_ids: list[str]
 
 
 def extract(
     photos: Sequence[Photo],
     images: Path,
     output: Path,
-    encoder: Encoder,
+    encoder: PhotoEncoder,
     *,
     mirror: bool = False,
+    pooled_only: bool = False,
     shard_size: int = SHARD_SIZE,
     batch_size: int = BATCH_SIZE,
     console: Console | None = None,
 ) -> int:
     """Encode `photos` into shards in `output`; shards of an earlier run with the same photos are kept.
 
+    Args:
+        pooled_only: without visual tokens, which take most of the space: enough to retrieve captions by.
+
     Returns:
         How many photos were encoded now.
 
     Raises:
         InvalidImageError: a photo is missing or damaged. What was done before it is kept.
+        InvalidRequestError: `output` has features of another encoder, or others of this one.
     """
-    name = "mirror" if mirror else "plain"
+    name = MIRROR if mirror else PLAIN
     output.mkdir(parents=True, exist_ok=True)
-    finished = {shard.file: shard for shard in _read_index(output, name)}
+    tensors = _tensors(encoder, pooled_only)
+    finished = {shard.file: shard for shard in _shards_to_keep(output, encoder.id, name, tensors)}
     shards: list[Shard] = []
     encoded = 0
     columns = (
@@ -81,94 +85,82 @@ def extract(
         for number, start in enumerate(range(0, len(photos), shard_size)):
             part = photos[start : start + shard_size]
             shard = Shard(f"{name}-{number:05d}.safetensors", [photo.image_id for photo in part])
+            shards.append(shard)
             if finished.get(shard.file) != shard or not (output / shard.file).exists():
                 began = progress.get_time()
-                tensors = _encode(part, images, encoder, mirror=mirror, batch_size=batch_size)
-                save_tensors(tensors, output / shard.file)
+                save_tensors(_encode(part, images, encoder, mirror, tensors, batch_size), output / shard.file)
                 encoded += len(part)
                 progress.update(task, rate=len(part) / max(progress.get_time() - began, 1e-9))
-                shards.append(shard)
-                _write_index(output, name, shards)
-            else:
-                shards.append(shard)
+                write_index(output, name, FeatureIndex(encoder.id, tensors, shards))
             progress.advance(task, len(part))
-    _write_index(output, name, shards)  # without what an earlier run with other photos left in it
+    # Without what an earlier run with other photos left in it.
+    write_index(output, name, FeatureIndex(encoder.id, tensors, shards))
     return encoded
 
 
-class FeatureCache:
-    """Features by image id, read from memory-mapped shards: opening is quick and the page cache is shared by
-    all processes. Every method takes ids in any order, repeated if wanted.
+def _tensors(encoder: PhotoEncoder, pooled_only: bool) -> tuple[str, ...]:
+    """Which of an encoder's features are kept."""
+    classes = ("class_logits",) if encoder.classifies else ()
+    tokens = ("tokens", "mask") if encoder.variable else ("tokens",)
+    return ("pooled", *classes) if pooled_only else (*tokens, "pooled", *classes)
 
-    Raises (all methods):
-        InvalidRequestError: an id was not extracted (with `mirror`, if so asked).
-    """
 
-    def __init__(self, directory: Path) -> None:
-        """Open the folder `extract` wrote.
-
-        Raises:
-            InvalidRequestError: it holds no features of this encoder, or a shard is missing or damaged.
-        """
-        self.directory = directory
-        self._rows: dict[bool, dict[str, tuple[int, int]]] = {}  # mirror -> image id -> (shard, row)
-        self._shards: list[dict[str, Tensor]] = []
-        for mirror, name in ((False, "plain"), (True, "mirror")):
-            rows = self._rows[mirror] = {}
-            for shard in _read_index(directory, name):
-                for row, image_id in enumerate(shard.image_ids):
-                    rows[image_id] = (len(self._shards), row)
-                self._shards.append(_map_shard(directory / shard.file))
-        if not self._shards:
+def _shards_to_keep(output: Path, encoder: str, name: str, tensors: tuple[str, ...]) -> list[Shard]:
+    kept: list[Shard] = []
+    for other in (PLAIN, MIRROR):
+        index = read_index(output, other)
+        if index is None or not index.shards:
+            continue
+        if index.encoder != encoder:
             raise InvalidRequestError(
-                f"no {ENCODER_ID} features in {directory}; make them with: python -m training.features"
+                f"{output} has features of {index.encoder}, not of {encoder}: choose another folder"
             )
-
-    def image_ids(self, *, mirror: bool = False) -> list[str]:
-        """The ids extracted, in the order of the photo index."""
-        return list(self._rows[mirror])
-
-    def tokens(self, image_ids: Sequence[str], *, mirror: bool = False) -> Tensor:
-        """(B, 81, 1280) bfloat16."""
-        return self._gather("tokens", image_ids, mirror)
-
-    def pooled(self, image_ids: Sequence[str], *, mirror: bool = False) -> Tensor:
-        """(B, 1280) float32."""
-        return self._gather("pooled", image_ids, mirror)
-
-    def class_logits(self, image_ids: Sequence[str], *, mirror: bool = False) -> Tensor:
-        """(B, 1000) float32."""
-        return self._gather("class_logits", image_ids, mirror)
-
-    def _gather(self, name: str, image_ids: Sequence[str], mirror: bool) -> Tensor:
-        rows = self._rows[mirror]
-        try:
-            places = [rows[image_id] for image_id in image_ids]
-        except KeyError as error:
-            option = " --mirror" if mirror else ""
+        if index.tensors and index.tensors != tensors:
             raise InvalidRequestError(
-                f"no features of image {error} in {self.directory}; make them with: "
-                f"python -m training.features{option}"
-            ) from error
-        if not places:
-            return self._shards[0][name][:0]
-        return torch.stack([self._shards[shard][name][row] for shard, row in places])
+                f"{output} has {', '.join(index.tensors)} of each photo, not {', '.join(tensors)}: choose "
+                "another folder"
+            )
+        if other == name:
+            kept = index.shards
+    return kept
 
 
 @torch.inference_mode()
 def _encode(
-    photos: Sequence[Photo], images: Path, encoder: Encoder, *, mirror: bool, batch_size: int
+    photos: Sequence[Photo],
+    images: Path,
+    encoder: PhotoEncoder,
+    mirror: bool,
+    tensors: Sequence[str],
+    batch_size: int,
 ) -> dict[str, Tensor]:
-    batches: list[VisionFeatures] = []
-    for start in range(0, len(photos), batch_size):
-        batch = photos[start : start + batch_size]
-        pixels = preprocess([_open(images / photo.file) for photo in batch])  # (B, 3, H, W)
-        batches.append(encoder(pixels.flip(3) if mirror else pixels))
+    kept: dict[str, list[Tensor]] = {name: [] for name in tensors}
+    for batch in _opened([images / photo.file for photo in photos], batch_size):
+        features = _as_stored(encoder.encode(batch, mirror=mirror))
+        for name in tensors:
+            kept[name].append(features[name])
+    return {name: torch.cat(parts) for name, parts in kept.items()}
+
+
+def _as_stored(features: VisionFeatures) -> dict[str, Tensor]:
+    mask = {} if features.mask is None else {"mask": features.mask.cpu()}
     return {
-        "tokens": torch.cat([features.tokens.bfloat16() for features in batches]),
-        "pooled": torch.cat([features.pooled.float() for features in batches]),
-        "class_logits": torch.cat([features.class_logits.float() for features in batches]),
+        **mask,
+        "tokens": features.tokens.bfloat16().cpu(),
+        "pooled": features.pooled.float().cpu(),
+        "class_logits": features.class_logits.float().cpu(),
     }
+
+
+def _opened(paths: Sequence[Path], batch_size: int) -> Iterator[list[Image.Image]]:
+    """The photos in batches; while one is encoded, the next is opened."""
+    with ThreadPoolExecutor() as pool:
+        batches = [paths[start : start + batch_size] for start in range(0, len(paths), batch_size)]
+        coming = [pool.submit(_open, path) for path in batches[0]] if batches else []
+        for following in [*batches[1:], []]:
+            present = coming
+            coming = [pool.submit(_open, path) for path in following]
+            yield [image.result() for image in present]
 
 
 def _open(path: Path) -> Image.Image:
@@ -179,55 +171,62 @@ def _open(path: Path) -> Image.Image:
         raise InvalidImageError(f"cannot read the photo {path}: {error}") from error
 
 
-def _map_shard(path: Path) -> dict[str, Tensor]:
-    try:
-        return safetensors.torch.load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise InvalidRequestError(
-            f"the features in {path} are missing or damaged; delete the file and extract again"
-        ) from error
-
-
-def _read_index(directory: Path, name: str) -> list[Shard]:
-    """The finished shards; none if there is no index or another encoder wrote it."""
-    path = directory / f"{name}.json"
-    if not path.exists():
-        return []
-    try:
-        index = json.loads(path.read_text(encoding="utf-8"))
-        if index["encoder"] != ENCODER_ID:
-            return []
-        return [Shard(shard["file"], shard["image_ids"]) for shard in index["shards"]]
-    except (ValueError, TypeError, KeyError) as error:
-        raise InvalidRequestError(f"{path} is damaged; delete it and extract the features again") from error
-
-
-def _write_index(directory: Path, name: str, shards: Sequence[Shard]) -> None:
-    index = {"encoder": ENCODER_ID, "shards": [asdict(shard) for shard in shards]}
-    with replacing(directory / f"{name}.json") as temporary:
-        temporary.write_text(json.dumps(index), encoding="utf-8")
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line. Returns 0 when all photos are encoded, 1 when the work failed."""
     parser = argparse.ArgumentParser(prog="python -m training.features", description="Encode photos once.")
-    parser.add_argument("--images", type=Path, required=True, help="folder the index's files are relative to")
-    parser.add_argument("--index", type=Path, required=True, help="JSON Lines: image_id, file, split")
+    parser.add_argument("--images", type=Path, required=True, help="folder the photos' files are relative to")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--index", type=Path, help="JSON Lines: image_id, file, split")
+    source.add_argument("--karpathy", type=Path, help="dataset_coco.json, of which the training photos")
     parser.add_argument("--output", type=Path, required=True, help="folder for the features")
     parser.add_argument("--mirror", action="store_true", help="encode the mirror images (left is right)")
+    parser.add_argument(
+        "--vision",
+        metavar="MODEL",
+        help="an image encoder in the Hub's format: a folder, owner/model or owner/model@revision; without, "
+        "the compact bundle's",
+    )
+    parser.add_argument("--revision", help="of the repository, if it is not named with an @")
+    parser.add_argument("--pooled-only", action="store_true", help="no visual tokens: to retrieve by alone")
+    parser.add_argument("--batch-size", type=int, default=BATCH_SIZE, help="photos encoded at once")
     options = parser.parse_args(arguments)
     console = Console(stderr=True)
     try:
-        photos = read_photos(options.index)
-        encoder = load_efficientnet_lite2()
+        if options.batch_size < 1:
+            raise InvalidRequestError("--batch-size must be 1 or more")
+        if options.revision and not options.vision:
+            raise InvalidRequestError("--revision is of --vision")
+        photos = _photos(options, console)
+        encoder: PhotoEncoder = CompactPhotoEncoder()
+        if options.vision:
+            revision = f"@{options.revision}" if options.revision else ""
+            encoder = HubPhotoEncoder(model_folder(options.vision + revision))
         encoded = extract(
-            photos, options.images, options.output, encoder, mirror=options.mirror, console=console
+            photos,
+            options.images,
+            options.output,
+            encoder,
+            mirror=options.mirror,
+            pooled_only=options.pooled_only,
+            batch_size=options.batch_size,
+            console=console,
         )
     except PaelleraError as error:
         console.print(f"error: {error}", markup=False, soft_wrap=True)
         return 1
-    console.print(f"{encoded} photos encoded, {len(photos) - encoded} were done before")
+    console.print(f"{encoded} photos encoded, {len(photos) - encoded} were done before", highlight=False)
+    console.print(f"encoder: {encoder.id}", highlight=False)
     return 0
+
+
+def _photos(options: argparse.Namespace, console: Console) -> list[Photo]:
+    if options.index:
+        return read_photos(options.index)
+    with Rejects() as rejects:
+        photos = read_karpathy_photos(options.karpathy, options.images, rejects)
+    for line in rejects.lines():
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    return photos
 
 
 if __name__ == "__main__":

@@ -13,13 +13,15 @@ from models.language.xglm import XGLM, XGLMConfig
 from models.prompts.builder import PromptBuilder, load_templates
 from models.weights import load_weights
 from training.attention_guides import AttentionGuide
+from training.checkpoint import load_trained
 from training.corpus import CaptionCorpus, read_captions
 from training.example_stream import ExampleStream
-from training.loop import RunConfig, load_trained, train
+from training.loop import train
 from training.loss import linear_cross_entropy
 from training.near import read_near
 from training.photo_index import read_splits
 from training.prompt_examples import PromptExamples, TokenisedCorpus
+from training.run_config import RunConfig
 from training.sequences import IGNORE, Batch
 from training.vocabulary import language_weights, train_vocabulary
 

@@ -29,9 +29,10 @@ from training.config import read_config
 from training.corpus import CaptionCorpus
 from training.embedder import EmbedderRun, caption_texts, load_space
 from training.features import FeatureCache
-from training.loop import RunConfig, train
+from training.loop import train
 from training.photo_index import read_splits
 from training.prompt_examples import TokenisedCorpus
+from training.run_config import RunConfig
 from training.text_vectors import read_text_vectors
 from training.tower_start import ReadCaptions, TowerStart, mean_states, mean_vectors, tower_start
 

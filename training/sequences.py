@@ -44,6 +44,11 @@ class Batch:
     mask: Tensor  # (B, 1, T, T) bool
     labels: Tensor  # (B, T) int64, IGNORE where nothing is learnt
 
+    def to(self, device: torch.device) -> "Batch":
+        """The same on another device."""
+        moved = (part.to(device) for part in (self.input_ids, self.positions, self.mask, self.labels))
+        return Batch(self.image_ids, *moved)
+
     @property
     def num_labels(self) -> int:
         return int((self.labels != IGNORE).sum())
@@ -62,8 +67,12 @@ def padded_length(examples: Sequence[Example]) -> int:
     return -(-max(example.length for example in examples) // _LENGTH_STEP) * _LENGTH_STEP
 
 
-def collate(examples: Sequence[Example]) -> Batch:
-    """Pad rows into a batch."""
+def collate(examples: Sequence[Example], *, end: int = EOS, padding_token: int = PAD) -> Batch:
+    """Pad rows into a batch.
+
+    Args:
+        end: the token behind a caption, which is learnt with it.
+    """
     length = padded_length(examples)
     ids, positions, segments, labels = [], [], [], []
     for example in examples:
@@ -75,11 +84,11 @@ def collate(examples: Sequence[Example]) -> Batch:
         row_labels = list(example.prompt[1:]) if example.learn_prompt else [IGNORE] * len(shared)
         for number, caption in enumerate(example.captions, start=1):
             row_ids += [last, *caption]
-            row_labels += [*caption, EOS]
+            row_labels += [*caption, end]
             row_positions += range(len(shared), len(shared) + len(caption) + 1)
             row_segments += [number] * (len(caption) + 1)
         padding = length - len(row_ids)
-        ids.append(row_ids + [PAD] * padding)
+        ids.append(row_ids + [padding_token] * padding)
         labels.append(row_labels + [IGNORE] * padding)
         positions.append(row_positions + [0] * padding)
         segments.append(row_segments + [_PADDING_SEGMENT] * padding)

@@ -14,10 +14,10 @@ from PIL import Image, ImageDraw
 from rich.console import Console
 
 from models.bundle import Bundle
-from models.vision.efficientnet_lite import load_efficientnet_lite2
 from retrieval.errors import InvalidRequestError
 from training.corpus import CaptionCorpus, CaptionRow
 from training.features import FeatureCache, extract
+from training.photo_encoders import CompactPhotoEncoder
 from training.photo_index import Photo
 
 _PHOTOS = 6
@@ -50,7 +50,7 @@ def make_tiny_data(bundle: Bundle, folder: Path) -> TinyData:
     photos = [Photo(name, f"{name}.png", "train") for name in images]
     for photo in photos:
         images[photo.image_id].save(folder / photo.file)
-    encoder, quiet = load_efficientnet_lite2(), Console(quiet=True)
+    encoder, quiet = CompactPhotoEncoder(), Console(quiet=True)
     for mirror in (False, True):
         extract(photos, folder, folder / "features", encoder, mirror=mirror, console=quiet)
     features = FeatureCache(folder / "features")

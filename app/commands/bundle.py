@@ -169,6 +169,13 @@ def import_paella(
     vision: Annotated[
         str, typer.Option(metavar="REPO[@REVISION]", help="The image encoder on the Hub.")
     ] = "openai/clip-vit-base-patch32",
+    text_encoder: Annotated[
+        str | None,
+        typer.Option(
+            metavar="REPO[@REVISION]",
+            help="What reads the datastore's captions, made for this image encoder. Default: its own.",
+        ),
+    ] = None,
     language: Annotated[
         list[str] | None,
         typer.Option(
@@ -193,6 +200,8 @@ def import_paella(
     Examples:
       paellera bundle import-paella paella/model.safetensors --output bundles/paella
       paellera bundle import-paella SmallCap7M --output bundles/smallcap
+      paellera bundle import-paella paella/model.safetensors --output bundles/paella \\
+        --text-encoder sentence-transformers/clip-ViT-B-32-multilingual-v1
       paellera datastore build coco.json --bundle bundles/paella --output bundles/paella/datastore
     """
     from models.hub_fetch import pin
@@ -206,9 +215,10 @@ def import_paella(
     known = sorted(load_templates())
     by_default = known if read.family == "paella" else ["en"]
     languages = sorted({match(tag, known) for tag in language}) if language else by_default
-    seen = pin(vision, _tell)
     models = HubModels(
-        vision=seen, language=pin(language_model or default_language_model(read), _tell), embedder=seen
+        vision=pin(vision, _tell),
+        language=pin(language_model or default_language_model(read), _tell),
+        text=None if text_encoder is None else pin(text_encoder, _tell),
     )
     manifest = write_bundle(
         read,

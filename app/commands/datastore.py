@@ -22,9 +22,21 @@ if TYPE_CHECKING:
     from datastore_build.worker import TextEmbedder
     from models.photo_embedding import PhotoEmbedder
 
+_HELP = """Build, inspect, search and exchange datastores: the captions that are retrieved for an image.
+
+\b
+Examples:
+  paellera datastore build captions.jsonl --output my-datastore
+  paellera datastore info my-datastore
+  paellera datastore search my-datastore --text "a dog on a beach"
+  paellera caption photo.jpg --datastore my-datastore
+
+docs/datastore.md tells more, docs/scale.md how millions of captions are built on several machines.
+"""
+
 datastore_app = typer.Typer(
     name="datastore",
-    help="Build, inspect, search and exchange datastores: the captions that are retrieved for an image.",
+    help=_HELP,
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -62,10 +74,10 @@ def search(
     bundle: BundleOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show the captions nearest to a text or to a photo, best first.
+    """Show the captions nearest to a text or a photo.
 
-    An entry without a text in the language is shown in another one that it has. Texts that nearly equal a
-    better one are left out.
+    The best come first. An entry without a text in the language is shown in another one that it has. Texts
+    that nearly equal a better one are left out.
 
     \b
     Examples:

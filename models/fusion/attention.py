@@ -29,6 +29,7 @@ def attention(
     mask: Tensor | None = None,
     is_causal: bool = False,
     need_weights: bool = False,
+    dropout: float = 0.0,
 ) -> tuple[Tensor, Tensor | None]:
     """Attend with `softmax(query @ key^T * scale) @ value` (Vaswani et al. 2017, section 3.2.1).
 
@@ -40,13 +41,14 @@ def attention(
         mask: bool, True where a query may look, broadcastable to (B, H, Q, K). Every query must see a key.
         is_causal: query i sees keys 0..i; only without `mask`.
         need_weights: also return the attention weights, by a slower way that computes them.
+        dropout: share of the attention weights that is set to zero, though not in those returned.
 
     Returns:
         The attended values (B, H, Q, D) and, if asked for, the weights (B, H, Q, K) in fp32.
     """
     if not need_weights and not (query.requires_grad and query.device.type == "cpu"):
         attended = F.scaled_dot_product_attention(
-            query, key, value, attn_mask=mask, is_causal=is_causal, scale=scale
+            query, key, value, attn_mask=mask, dropout_p=dropout, is_causal=is_causal, scale=scale
         )
         return attended, None
     # Training on a CPU comes here too: the backward pass of SDPA's CPU kernel takes two to three times as
@@ -57,6 +59,6 @@ def attention(
     if mask is not None:
         scores = scores.masked_fill(~mask, float("-inf"))
     if not need_weights:
-        return scores.softmax(dim=-1) @ value, None
+        return F.dropout(scores.softmax(dim=-1), dropout) @ value, None
     weights = scores.float().softmax(dim=-1)
-    return weights.to(value.dtype) @ value, weights
+    return F.dropout(weights, dropout).to(value.dtype) @ value, weights

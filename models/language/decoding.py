@@ -5,6 +5,7 @@ model's own affair: XGLM's beams share one cache (models/language/tree.py), mode
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -13,8 +14,8 @@ from torch import Tensor
 from models.fusion.bridge import Bridge, BridgeState
 
 
-class DecoderShape(Protocol):
-    """What bridges and prompts have to fit to."""
+class LanguageModelShape(Protocol):
+    """What a bridge has to fit to."""
 
     @property
     def num_layers(self) -> int: ...
@@ -22,8 +23,26 @@ class DecoderShape(Protocol):
     def d_model(self) -> int: ...
     @property
     def num_heads(self) -> int: ...
+
+
+class DecoderShape(LanguageModelShape, Protocol):
+    """What prompts have to fit to, too."""
+
     @property
     def max_positions(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class LayerAttention:
+    """What one layer looked at, in fp32; T counts the positions of a bridge's prefix, too.
+
+    Attributes:
+        own: (B, H, T, K), the layer's self-attention.
+        image: (B, H, T, S), over what the bridge offers to this layer; None if that is nothing.
+    """
+
+    own: Tensor
+    image: Tensor | None
 
 
 class Continuation(Protocol):
@@ -82,4 +101,10 @@ class LanguageModel(Protocol):
         Args:
             bridge, bridge_state: the image, prepared, one row a prompt.
         """
+        ...
+
+    def watch(
+        self, input_ids: Tensor, *, bridge: Bridge[Any], bridge_state: BridgeState
+    ) -> list[LayerAttention]:
+        """Read sequences (B, T), padded on the right if at all, and tell what each layer looked at."""
         ...

@@ -5,10 +5,12 @@ a repository is never run. What is added: a bridge in every layer (models/langua
 of prompts of different lengths, and the cache of beams (models/language/hub_continuation.py).
 """
 
+import copy
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +18,11 @@ import torch
 from torch import Tensor, nn
 
 from models.fusion.bridge import Bridge, BridgeState
+from models.hub_loading import load_pretrained
+from models.language.decoding import LayerAttention
 from models.language.hub_bridging import LayerHooks, decoder_layers
 from models.language.hub_continuation import HubContinuation
-from retrieval.errors import BundleError
+from retrieval.errors import BundleError, InvalidRequestError
 from retrieval.hub_library import transformers_library
 
 _LAYER_TYPES = {"full_attention", "sliding_attention"}
@@ -98,11 +102,49 @@ class HubLanguageModel(nn.Module):
     ) -> Tensor:
         """Hidden states (B, T, D) of tokens (B, T), padded on the right if at all, without a cache."""
         prefix = None if bridge is None or bridge_state is None else bridge.prefix(bridge_state)
-        text: dict[str, Tensor] = {"input_ids": input_ids}
-        if prefix is not None:
-            text = {"inputs_embeds": torch.cat([prefix.to(self.dtype), self.embed(input_ids)], dim=1)}
+        text = self._behind(prefix, input_ids)
         hidden = self.run(text, None, None, bridge=bridge, state=bridge_state, rows=len(input_ids))
         return hidden[:, -input_ids.shape[1] :]
+
+    def recompute_layers(self) -> None:
+        """Train with less memory: compute each layer once more in the backward pass, the bridge included."""
+        self._hooks.recompute_layers()
+
+    def watch(
+        self, input_ids: Tensor, *, bridge: Bridge[Any], bridge_state: BridgeState
+    ) -> list[LayerAttention]:
+        """What each layer looks at when it reads sequences (models/language/decoding.py).
+
+        Raises:
+            InvalidRequestError: transformers' code of this model does not tell.
+        """
+        text = self._behind(bridge.prefix(bridge_state), input_ids)
+        with self._hooks.watching(bridge, bridge_state, len(input_ids)) as image:
+            output = self._telling(**text, use_cache=False, output_attentions=True)
+        own = output.attentions or ()
+        if len(own) != self.config.num_layers or any(weights is None for weights in own):
+            raise InvalidRequestError(
+                f"{type(self.model).__name__} does not tell where it looks: ask without explain"
+            )
+        return [LayerAttention(weights.float(), image.get(index)) for index, weights in enumerate(own)]
+
+    def _behind(self, prefix: Tensor | None, input_ids: Tensor) -> dict[str, Tensor]:
+        """What the decoder is given to read tokens behind a soft prompt, if there is one."""
+        if prefix is None:
+            return {"input_ids": input_ids}
+        return {"inputs_embeds": torch.cat([prefix.to(self.dtype), self.embed(input_ids)], dim=1)}
+
+    @cached_property
+    def _telling(self) -> Any:
+        """The decoder once more, with the same weights and hooks, computed so that its attention is known.
+
+        The fast way of attention keeps its weights to itself, and which way a model takes stands in its
+        configuration. That is not changed under the feet of another thread.
+        """
+        shared: list[Any] = [*self.model.parameters(), *self.model.buffers(), self._hooks]
+        other: Any = copy.deepcopy(self.model, {id(one): one for one in shared})
+        other.set_attn_implementation("eager")
+        return other.get_decoder()
 
     def embed(self, input_ids: Tensor) -> Tensor:
         """What the model makes of tokens before its first layer: (B, T, D)."""
@@ -192,20 +234,5 @@ def load_hub_language_model(folder: Path, dtype: torch.dtype = torch.float32) ->
     Raises:
         BundleError: transformers is missing, it knows no such model, weights are missing or not safetensors.
     """
-    auto = transformers_library().AutoModelForCausalLM
-    try:
-        model, loaded = auto.from_pretrained(
-            folder,
-            dtype=dtype,
-            local_files_only=True,
-            trust_remote_code=False,
-            use_safetensors=True,
-            output_loading_info=True,
-        )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise BundleError(
-            f"{folder} holds no causal language model: {' '.join(str(error).split())}"
-        ) from error
-    if missing := sorted(loaded["missing_keys"]):
-        raise BundleError(f"{folder}: the language model's weights lack {', '.join(missing[:3])}")
-    return HubLanguageModel(model).requires_grad_(False)
+    model = load_pretrained(["AutoModelForCausalLM"], folder, "causal language model", dtype=dtype)
+    return HubLanguageModel(model)

@@ -14,12 +14,13 @@ import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from models.fusion.bridge import Bridge, BridgeState
 from retrieval.errors import BundleError
@@ -64,7 +65,8 @@ class _Active:
     """What the hooks do during one forward pass."""
 
     mix: Callable[[int, Tensor], Tensor]  # hidden states of a layer with the image mixed in
-    added: dict[int, Tensor]  # layer → h' - h, between the two hooks
+    added: dict[int, Tensor] = field(default_factory=dict)  # layer → h' - h, between the two hooks
+    done: set[int] = field(default_factory=set)  # layers whose output has the image in it already
 
 
 class LayerHooks:
@@ -101,12 +103,52 @@ class LayerHooks:
             yield
 
     @contextmanager
+    def watching(
+        self, bridge: Bridge[Any], state: BridgeState, rows: int
+    ) -> Iterator[dict[int, Tensor | None]]:
+        """As `bridging`, with what each layer's text looks at of the image: (rows, H, T, S), filled in."""
+        seen: dict[int, Tensor | None] = {}
+
+        def mix(index: int, hidden: Tensor) -> Tensor:
+            shaped = hidden.reshape(rows, -1, hidden.shape[-1])
+            mixed, seen[index] = bridge.layer_with_weights(index, shaped, state)
+            return mixed.reshape_as(hidden)
+
+        with self._mixing(mix):
+            yield seen
+
+    @contextmanager
     def _mixing(self, mix: Callable[[int, Tensor], Tensor]) -> Iterator[None]:
-        self._thread.active = _Active(mix, {})
+        before = getattr(self._thread, "active", None)
+        self._thread.active = _Active(mix)
         try:
             yield
         finally:
-            self._thread.active = None
+            self._thread.active = before
+
+    def recompute_layers(self) -> None:
+        """From now on recompute each layer in the backward pass, instead of keeping what is in it.
+
+        The image is part of that, so what the hooks do behind a layer moves into its `forward`. The backward
+        pass may run in a thread of its own, and outside of `bridging`.
+        """
+        for index, layer in enumerate(self._layers):
+            whole: Any = layer
+            whole.forward = partial(self._recomputed, index, whole.forward)
+
+    def _recomputed(self, index: int, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        active: _Active | None = getattr(self._thread, "active", None)
+        if active is None or not torch.is_grad_enabled():
+            return forward(*args, **kwargs)
+        mix = active.mix
+
+        def run(*args: Any, **kwargs: Any) -> Any:
+            with self._mixing(mix):
+                return self._mixed_output(index, forward(*args, **kwargs))
+
+        output = checkpoint(run, *args, use_reentrant=False, **kwargs)
+        active.done.add(index)
+        return output
 
     def _register(self, places: Sequence[nn.Module | None]) -> list[Any]:
         handles: list[Any] = []
@@ -115,7 +157,7 @@ class LayerHooks:
                 handles.append(
                     place.register_forward_pre_hook(partial(self._before, index), with_kwargs=True)
                 )
-            handles.append(layer.register_forward_hook(partial(self._behind, index, place is not None)))
+            handles.append(layer.register_forward_hook(partial(self._behind, index)))
         return handles
 
     def _before(
@@ -131,14 +173,22 @@ class LayerHooks:
             return (mixed, *args[1:]), kwargs
         return args, {**kwargs, next(iter(kwargs)): mixed}
 
-    def _behind(self, index: int, inside: bool, _: nn.Module, __: object, output: Any) -> Any:
+    def _behind(self, index: int, _: nn.Module, __: object, output: Any) -> Any:
         active: _Active | None = getattr(self._thread, "active", None)
         if active is None:
             return None
+        if index in active.done:
+            active.done.remove(index)
+            return None
+        return self._mixed_output(index, output)
+
+    def _mixed_output(self, index: int, output: Any) -> Any:
+        """What a layer gave, with what `_before` put in; all of it here where there was no place inside."""
+        active: _Active = self._thread.active
         hidden = output if isinstance(output, Tensor) else output[0]
         hidden = (
             hidden + active.added.pop(index).reshape_as(hidden)  # OPT flattens its positions in between
-            if inside
+            if index in active.added
             else active.mix(index, hidden)
         )
         return hidden if isinstance(output, Tensor) else (hidden, *output[1:])

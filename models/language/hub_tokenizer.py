@@ -7,11 +7,10 @@ retrieved caption for instance, are read as plain text, or left out if the vocab
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from models.hub_loading import load_tokenizer
 from models.language.special_tokens import SpecialTokens
 from retrieval.errors import BundleError
-from retrieval.hub_library import transformers_library
 
 _SEPARATORS = ("\n\n", "\n")
 
@@ -29,11 +28,7 @@ class HubTokenizer:
     """
 
     def __init__(self, folder: Path, vocab_size: int, end: str | None = None) -> None:
-        auto = transformers_library().AutoTokenizer
-        try:
-            tokenizer: Any = auto.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        except (OSError, ValueError, KeyError, ImportError) as error:
-            raise BundleError(f"{folder} holds no tokenizer: {' '.join(str(error).split())}") from error
+        tokenizer = load_tokenizer(folder)
         if not tokenizer.is_fast:
             raise BundleError(f"{folder}: the tokenizer is not a fast one (tokenizer.json)")
         self._tokenizer = tokenizer

@@ -13,10 +13,12 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from models.fusion.attention import attention, merge_heads, split_heads
 from models.fusion.bridge import Bridge, BridgeState
 from models.language.cache import KeyValueCache
+from models.language.decoding import LayerAttention
 from models.language.tree import TokenTree
 from models.weights import load_weights
 from retrieval.errors import BundleError
@@ -38,6 +40,7 @@ class XGLMConfig:
     eos_token_id: int = 2
     scale_embedding: bool = True  # multiply embeddings by sqrt(d_model)
     dropout: float = 0.0  # on embeddings and block outputs, while training
+    attention_dropout: float = 0.0  # on the weights of self-attention, while training
 
     @property
     def head_width(self) -> int:
@@ -56,19 +59,6 @@ def sinusoidal_positions(count: int, width: int, padding_index: int) -> Tensor:
     return table
 
 
-@dataclass(frozen=True)
-class LayerAttention:
-    """What one layer looked at, in fp32; T counts the positions of a bridge's prefix, too.
-
-    Attributes:
-        own: (B, H, T, K), the layer's self-attention.
-        image: (B, H, T, S), over what the bridge offers to this layer; None if that is nothing.
-    """
-
-    own: Tensor
-    image: Tensor | None
-
-
 class DecoderLayer(nn.Module):
     """Pre-norm: self-attention, then the bridge if there is one, then the feed-forward block."""
 
@@ -83,6 +73,7 @@ class DecoderLayer(nn.Module):
         self.fc1 = nn.Linear(config.d_model, config.ffn_dim)
         self.fc2 = nn.Linear(config.ffn_dim, config.d_model)
         self.dropout = nn.Dropout(config.dropout)
+        self.attention_dropout = config.attention_dropout
 
     def forward(
         self,
@@ -106,6 +97,7 @@ class DecoderLayer(nn.Module):
             mask=mask,
             is_causal=mask is None,
             need_weights=collected is not None,
+            dropout=self.attention_dropout if self.training else 0.0,
         )
         x = x + self.dropout(self.out_proj(merge_heads(attended)))
         image = None
@@ -134,6 +126,7 @@ class XGLM(nn.Module):
         self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.num_layers))
         self.layer_norm = nn.LayerNorm(config.d_model)
         self.dropout = nn.Dropout(config.dropout)
+        self._recomputes_layers = False
         self.reset_positions()
         self.embedding_scale = math.sqrt(config.d_model) if config.scale_embedding else 1.0
         self.reset_parameters()
@@ -199,9 +192,17 @@ class XGLM(nn.Module):
             mask = None if mask is None else _with_prefix(mask, length)
         x = self.dropout(x + self.positions[positions + _POSITION_OFFSET].to(x.dtype))
         for index, layer in enumerate(self.layers):
-            x = layer(index, x, mask, bridge, bridge_state, cache, collected)
+            inputs = (index, x, mask, bridge, bridge_state, cache, collected)
+            if self._recomputes_layers and torch.is_grad_enabled():
+                x = checkpoint(layer, *inputs, use_reentrant=False)
+            else:
+                x = layer(*inputs)
         normalised: Tensor = self.layer_norm(x[:, -input_ids.shape[1] :])
         return normalised
+
+    def recompute_layers(self) -> None:
+        """Train with less memory: compute each layer once more in the backward pass, the bridge included."""
+        self._recomputes_layers = True
 
     @property
     def dtype(self) -> torch.dtype:
@@ -229,6 +230,14 @@ class XGLM(nn.Module):
             bridge=bridge,
             bridge_state=bridge_state,
         )
+
+    def watch(
+        self, input_ids: Tensor, *, bridge: Bridge[Any], bridge_state: BridgeState
+    ) -> list[LayerAttention]:
+        """What each layer looks at when it reads sequences (models/language/decoding.py)."""
+        layers: list[LayerAttention] = []
+        self(input_ids, bridge=bridge, bridge_state=bridge_state, collected=layers)
+        return layers
 
     def logits(self, hidden_states: Tensor) -> Tensor:
         """Scores over the vocabulary (..., V) of hidden states (..., D)."""

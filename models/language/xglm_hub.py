@@ -20,6 +20,7 @@ _NAMES = {
     "eos_token_id": "eos_token_id",
     "scale_embedding": "scale_embedding",
 }
+_DROPOUTS = {"dropout": 0.1, "attention_dropout": 0.1}  # transformers' own, where the file is silent
 
 
 def load_xglm(folder: Path) -> XGLM:
@@ -48,4 +49,7 @@ def xglm_config(config: dict[str, Any]) -> XGLMConfig:
         raise BundleError(f"the configuration lacks {', '.join(_NAMES[name] for name in missing)}")
     if wrong := [name for name, value in shape.items() if not isinstance(value, int) or value < 0]:
         raise BundleError(f"the configuration's {_NAMES[wrong[0]]} must not be {shape[wrong[0]]!r}")
-    return XGLMConfig(**shape)
+    dropouts = {name: config.get(name, default) for name, default in _DROPOUTS.items()}
+    if wrong := [name for name, value in dropouts.items() if not isinstance(value, int | float)]:
+        raise BundleError(f"the configuration's {wrong[0]} must not be {dropouts[wrong[0]]!r}")
+    return XGLMConfig(**shape, **dropouts)

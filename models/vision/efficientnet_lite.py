@@ -150,7 +150,7 @@ class EfficientNetLite(nn.Module):
         tokens = feature_map.permute(0, 2, 3, 1).flatten(1, 2)  # (B, 81, 1280)
         pooled = tokens.float().mean(dim=1)
         rows, columns = feature_map.shape[2:]
-        return VisionFeatures(tokens, pooled, self.classifier(pooled), (rows, columns))
+        return VisionFeatures(tokens, pooled, self.classifier(pooled), ((rows, columns),) * len(tokens))
 
     @torch.inference_mode()
     def encode(self, images: Sequence[Image.Image]) -> VisionFeatures:
