@@ -24,7 +24,7 @@ from app.api.body_limit import BodyLimitMiddleware, RequestContextMiddleware
 from app.api.body_timeout import BodyPace, BodyTimeoutMiddleware
 from app.api.caption_routes import router
 from app.api.datastore_routes import router as datastore_router
-from app.api.docs_page import add_docs_page
+from app.api.docs_page import HEADINGS, add_docs_page
 from app.api.held_bodies import HeldBodiesMiddleware
 from app.api.openapi_access import describe_access
 from app.chat.model_routes import router as model_router
@@ -95,6 +95,7 @@ def create_app(
         lifespan=lifespan,
         docs_url=None,  # app/api/docs_page.py has it
         redoc_url=None,
+        openapi_tags=[{"name": heading} for heading in HEADINGS],
         telemetry=tracing.telemetry(),
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
     )

@@ -35,7 +35,7 @@ class WordSubstitution:
         frequent: int = 40,
         least: int = 3,
     ) -> None:
-        pieces = [tokenizer.piece(token) for token in range(len(tokenizer))]
+        pieces = tokenizer.pieces()
         self._begins = [piece.startswith("▁") for piece in pieces]
         self._letters = [all(c.isalpha() or _is_mark(c) for c in piece.lstrip("▁")) for piece in pieces]
         self._replacements: dict[str, list[Word]] = {}

@@ -18,6 +18,8 @@ START_PATH = f"{DOCS_PATH}/start.js"
 SCRIPT_PATH = f"{DOCS_PATH}/swagger-ui-bundle.js"
 STYLE_PATH = f"{DOCS_PATH}/swagger-ui.css"
 
+# What addresses stand under, in this order: the tags of the routes.
+HEADINGS = ("captions", "OpenAI's dialect", "datastore", "operation")
 DOCS_POLICY = "; ".join(
     (
         "default-src 'none'",

@@ -100,6 +100,9 @@ meter { width: 4.5rem; height: .8rem; }
 summary { cursor: pointer; list-style: none; display: block; }
 summary::-webkit-details-marker { display: none; }
 summary:hover .text, summary:focus-visible .text { text-decoration: underline dotted var(--accent); }
+summary .text::after { content: " ▸"; color: var(--soft); }
+summary .text:dir(rtl)::after { content: " ◂"; }
+details[open] summary .text.text::after { content: " ▾"; }  /* of either direction */
 .text { display: block; font-size: 1.05rem; }
 ul { margin: .35rem 0 .25rem; padding: 0; list-style: none; font-size: .85rem; color: var(--soft); }
 li { display: flex; gap: .6rem; }
