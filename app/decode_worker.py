@@ -64,6 +64,16 @@ class DecodeWorker:
         process = self._process
         return None if process is None else process.pid
 
+    def start(self) -> None:
+        """Start the process, if there is none. Raises OSError or EOFError."""
+        if self._pipe is not None:
+            return
+        try:
+            self._start()
+        except (OSError, EOFError):
+            self.kill()
+            raise
+
     def decode(self, data: bytes) -> DecodedImage:
         check_bytes(data, self._limits)
         had_image = False

@@ -7,6 +7,7 @@ import asyncio
 import queue
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 
 from app.decode_worker import Decode, DecodeWorker, WorkerDiedError
@@ -28,7 +29,7 @@ class DecodeStatistics:
 
 
 class DecodePool:
-    """Worker processes, each started at the first image it gets.
+    """Worker processes, each started at the first image it gets if not before.
 
     Args:
         limits: of an image.
@@ -51,6 +52,10 @@ class DecodePool:
         self._workers = [DecodeWorker(decode, limits, memory_bytes, seconds) for _ in range(workers)]
         for worker in self._workers:
             self._idle.put(worker)
+
+    async def start(self) -> None:
+        """Start one worker, so that the first image need not wait for it."""
+        await asyncio.get_running_loop().run_in_executor(self._threads, self._start_worker)
 
     async def decode(self, images: Sequence[bytes]) -> list[DecodedImage]:
         """Decode the images of a request.
@@ -90,6 +95,14 @@ class DecodePool:
         for worker in self._workers:
             worker.kill()
         await asyncio.to_thread(self._threads.shutdown, cancel_futures=True)
+
+    def _start_worker(self) -> None:
+        worker = self._idle.get_nowait()
+        try:
+            with suppress(OSError, EOFError):  # the first image tries again, and is told
+                worker.start()
+        finally:
+            self._idle.put(worker)
 
     def _decode(self, data: bytes) -> DecodedImage:
         worker = self._idle.get_nowait()  # there are as many as threads

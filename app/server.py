@@ -139,7 +139,7 @@ def _guard(app: FastAPI, settings: Settings) -> None:
 
 async def _start(service: CaptionService, on_failure: Callable[[Exception], None] | None) -> None:
     try:
-        await service.start()
+        await asyncio.gather(service.start(), service.start_decoder())
     except Exception as error:  # whatever it is; the log has it from app/model_holder.py
         if on_failure is not None:
             on_failure(error)

@@ -97,6 +97,10 @@ class CaptionService:
         async with self.holder.model():
             pass
 
+    async def start_decoder(self) -> None:
+        """Spare the first request the start of a process that decodes."""
+        await self._decoder.start()
+
     async def close(self) -> None:
         """Let go of threads and processes; the batch that runs is finished."""
         if self._watch is not None:

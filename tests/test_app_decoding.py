@@ -140,6 +140,18 @@ def test_a_little_memory_is_enough_for_a_little_picture() -> None:
     asyncio.run(test())
 
 
+def test_the_first_image_finds_the_worker_that_was_started() -> None:
+    async def test(pool: DecodePool) -> None:
+        await pool.start()
+        await pool.start()
+        (started,) = pool.statistics.processes
+        (decoded,) = await pool.decode([b"."])
+        assert decoded.width == started
+        assert pool.statistics.starts == 1
+
+    with_pool(test, decode=obey)
+
+
 def test_a_worker_killed_from_outside_costs_none() -> None:
     async def test(pool: DecodePool) -> None:
         (first,) = await pool.decode([b"."])
