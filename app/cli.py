@@ -101,7 +101,8 @@ def _usage_error(error: typer.TyperException) -> int:
         return error.exit_code
     context = getattr(error, "ctx", None)
     command = context.command_path if context is not None else "paellera"
-    return _failed(f"{message.rstrip('.')}; see `{command} --help`", error.exit_code)
+    message = f"{message} See" if message.endswith("?") else f"{message.rstrip('.')}; see"
+    return _failed(f"{message} `{command} --help`", error.exit_code)
 
 
 def _failed(message: str, exit_code: int) -> int:

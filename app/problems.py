@@ -25,6 +25,7 @@ from app.errors import (
 from retrieval.errors import InvalidRequestError, PaelleraError
 
 MEDIA_TYPE = "application/problem+json"
+_ACRONYMS = frozenset({"cors", "http", "url"})
 _BODY_LEFT = (HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.REQUEST_TIMEOUT)
 _log = structlog.get_logger("paellera.http")
 
@@ -54,7 +55,8 @@ class _ProblemResponse(Response):
 
 def title_of(code: str) -> str:
     """The title of all problems with this code."""
-    return code.replace("_", " ").capitalize()
+    words = [word.upper() if word in _ACRONYMS else word for word in code.split("_")]
+    return " ".join([words[0][:1].upper() + words[0][1:], *words[1:]])
 
 
 def problem_response(

@@ -1,10 +1,10 @@
 """The rates that docs/scale.md plans with, measured on one core of this machine.
 
-    python -m benchmarks.scale [--seconds 60] [--entries 100000000]
+    python -m benchmarks.scale [--seconds 60] [--entries 100000000 [--kind ivf-pq] [--dimension 1024]]
 
-The captions are those of the starter datastore, ten languages. The index is the one that so many entries
-would have: trained on a sample of the size that is taken for them, to which a fraction of them is added; its
-vectors are drawn (datastore_vectors.py, clustered). Prints Markdown.
+The captions are those of the starter datastore, ten languages; with --seconds 0 none are embedded. The index
+is the one that so many entries would have: trained on a sample of the size that is taken for them, which is
+then put into its lists; its vectors are drawn (datastore_vectors.py, clustered). Prints Markdown.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import cycle
 from pathlib import Path
 
@@ -23,31 +24,44 @@ import torch
 from benchmarks.datastore_vectors import write_vectors
 from benchmarks.machine import processor
 from datastore_build.caption_files import CaptionsFile
-from datastore_build.compressed_index import train_compressed
 from datastore_build.embedding import ShardJob, make_shard
+from datastore_build.engine import LocalEngine
 from datastore_build.entries import Entry, EntryText
 from datastore_build.index_plan import choose_index
+from datastore_build.index_tuning import held_out_queries
+from datastore_build.list_blocks import ListBlocks
+from datastore_build.list_merging import fill_lists
+from datastore_build.list_training import empty_index, train_lists
+from datastore_build.noted_files import NotedFiles
 from datastore_build.shards import EmbeddingShards
 from datastore_build.worker import EmbeddingWorker
 from datastore_build.writer import CaptionsWriter
 from models.bundle import Bundle, default_bundle
 from retrieval.embedder import Embedder
-from retrieval.manifest import CAPTIONS, IndexRequest, live_version, read_manifest
+from retrieval.manifest import CAPTIONS, IndexChoice, IndexRequest, live_version, read_manifest
 
 _SHARD = 2048  # captions of a measured shard
-_TRAINED_BYTES = 2**28  # of vectors that an index is trained on, at most (datastore_build/indexing.py)
-_ADDED, _BLOCK = 2**17, 2**15  # vectors
+# Of vectors: trained on at most (datastore_build/list_training.py), and in a block (indexing.py).
+_TRAINED_BYTES, _BLOCK_BYTES = 2**28, 2**26
 
 
 def main() -> None:
     options = _options()
     torch.set_num_threads(1)
+    print(f"- machine: {processor()}, one thread; torch {torch.__version__}, {platform.python_version()}")
     embedder = Bundle.open(default_bundle()).load_embedder()
+    if options.seconds:
+        _measure_embedding(embedder, options.seconds)
+    if options.entries:
+        with tempfile.TemporaryDirectory() as folder:
+            _index(options.kind, options.entries, options.dimension or embedder.dimension, Path(folder))
+
+
+def _measure_embedding(embedder: Embedder, seconds: float) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        rate, rounds, tokens = _embedding(embedder, Path(folder), options.seconds)
+        rate, rounds, tokens = _embedding(embedder, Path(folder), seconds)
     captions = live_version(default_bundle() / "datastore")
     manifest = read_manifest(captions)
-    print(f"- machine: {processor()}, one thread; torch {torch.__version__}, {platform.python_version()}")
     print(f"- embedding: {rate:,.0f} captions/s of a core, median of {rounds} shards of {_SHARD:,}")
     print(f"- captions: {tokens:.1f} tokens each")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -55,9 +69,6 @@ def main() -> None:
     size = manifest.files[CAPTIONS].bytes
     print(f"- captions.arrow: {size / manifest.counts.texts:,.0f} bytes a text")
     print(f"- vectors: {4 * embedder.dimension:,} bytes an entry while it is built")
-    if options.entries:
-        with tempfile.TemporaryDirectory() as folder:
-            _index(options.entries, embedder.dimension, Path(folder))
 
 
 def _embedding(embedder: Embedder, folder: Path, seconds: float) -> tuple[float, int, float]:
@@ -84,21 +95,37 @@ def _embedding(embedder: Embedder, folder: Path, seconds: float) -> tuple[float,
     return statistics.median(rates), len(rates), sum(map(len, tokens)) / len(texts)
 
 
-def _index(entries: int, dimension: int, folder: Path) -> None:
+def _index(kind: IndexChoice, entries: int, dimension: int, folder: Path) -> None:
     faiss.omp_set_num_threads(1)
-    plan = choose_index(entries, dimension, IndexRequest(kind="ivf-pq"))
+    plan = replace(choose_index(entries, dimension, IndexRequest(kind=kind)), storage=None)
     vectors = write_vectors(folder / "vectors", "clustered", _TRAINED_BYTES // (4 * dimension), dimension, 0)
-    sample = vectors.sample(vectors.count, 0)
+    files = NotedFiles(folder / "lists")
     begun = time.process_time()
-    index = train_compressed(sample, plan)
+    code_size = train_lists(vectors, plan, files)
     trained = time.process_time()
-    for start in range(0, _ADDED, _BLOCK):
-        index.add(sample[start : start + _BLOCK])
-    added = time.process_time()
+    blocks = ListBlocks(
+        vectors=vectors,
+        files=files,
+        block_rows=_BLOCK_BYTES // (4 * dimension),
+        code_size=code_size,
+        storage="int8" if kind == "ivf-pq" else None,
+        queries=held_out_queries(vectors, 0),
+    )
+    drawn = time.process_time()
+    blocks.make_all(LocalEngine(), lambda rows: None)
+    made = time.process_time()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    fill_lists(empty_index(files), blocks, lambda rows: None)
+    filled = time.process_time()
+    size = sum(files.path(path.name).stat().st_size for path in files.folder.glob("rows-*"))
     parts = ", ".join(f"{name} {value:,}" for name, value in plan.parameters.items())
-    print(f"- index of {entries:,} entries: {plan.kind} ({parts}), {plan.memory / 1e9:,.1f} GB by plan")
-    print(f"- training it on {len(sample):,} vectors: {trained - begun:,.0f} CPU seconds")
-    print(f"- adding: {(added - trained) / _ADDED * 1e6:,.0f} CPU seconds a million entries")
+    print(f"- index of {entries:,} entries of {dimension:,} dimensions: {kind} ({parts})")
+    print(f"  - {plan.memory / 1e9:,.1f} GB by plan")
+    print(f"  - training it on {vectors.count:,} vectors: {trained - begun:,.0f} CPU seconds")
+    print(f"  - making blocks: {(made - drawn) / vectors.count * 1e6:,.1f} CPU seconds a million entries")
+    print(f"  - blocks: {size / vectors.count:,.0f} bytes an entry while it is built")
+    print(f"  - filling lists: {(filled - made) / vectors.count * 1e6:,.2f} CPU seconds a million entries")
+    print(f"  - memory of the process that makes blocks, at most: {peak / 1e6:,.0f} MB", flush=True)
 
 
 def _single(texts: list[str], count: int) -> Iterator[Entry]:
@@ -110,6 +137,8 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--entries", type=int, default=0, help="Measure the index of so many, too.")
+    parser.add_argument("--kind", choices=("ivf-flat", "ivf-pq"), default="ivf-pq")
+    parser.add_argument("--dimension", type=int, default=0, help="Of its vectors; 0: the embedder's.")
     return parser.parse_args()
 
 

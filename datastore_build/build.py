@@ -6,8 +6,7 @@ the number of rows, but for the indexes that are not written block by block.
 
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from datastore_build.build_state import (
@@ -18,6 +17,7 @@ from datastore_build.build_state import (
     identify,
 )
 from datastore_build.caption_files import CaptionsFile
+from datastore_build.clear_failure import clear_failure
 from datastore_build.draft import Draft, open_draft
 from datastore_build.embedding import ShardJob, embed_shards
 from datastore_build.engine import Engine, LocalEngine
@@ -93,8 +93,10 @@ def build_datastore(
             staged = _stage(draft, opened, base, plan, report, match)
             index_plan = choose_index(staged.counts.entries, embedder.dimension, plan.index)
             shards, embedded = _embed(draft, staged, plan, embedder, engine or LocalEngine(), report)
+            # Of the version that is added to, whole lists or a graph are read in the memory of one process.
+            adding = engine if engine and (base is None or base.readable_in_parts) else LocalEngine()
             vectors: VectorSource = shards if base is None else JoinedVectors([base.vectors(), shards])
-            settings = _index(draft, vectors, index_plan, staged, _adding_engine(engine, base), report)
+            settings = _index(draft, vectors, index_plan, staged, adding, report)
             manifest, reused = publish(
                 output,
                 draft.folder,
@@ -222,7 +224,7 @@ def _embed(
         report(BuildProgress(done / max(count, 1), staged.rows, texts, staged.rejected))
 
     job = ShardJob(shards, captions, staged.base_entries, embedder)
-    with _clear_failure("embedding", draft):
+    with clear_failure("embedding", lambda: _kept(draft)):
         embedded = embed_shards(job, engine, on_entries)
     if embedded:
         shutil.rmtree(draft.lists, ignore_errors=True)  # of other vectors, should there be any
@@ -240,25 +242,8 @@ def _index(
     def on_stage(stage: str, fraction: float | None) -> None:
         report(BuildProgress(fraction, staged.rows, staged.counts.texts, staged.rejected, stage))
 
-    with _clear_failure("indexing", draft):
+    with clear_failure("indexing", lambda: _kept(draft)):
         return build_index(vectors, plan, draft.folder, engine=engine, work=draft.lists, on_stage=on_stage)
-
-
-def _adding_engine(engine: Engine | None, base: Part | None) -> Engine:
-    # A graph, or whole lists, of the version that is added to can only be read when all of it is in memory:
-    # here, and not in every worker.
-    spread = base is None or base.manifest.index.kind in ("flat", "ivf-pq")
-    return engine if engine is not None and spread else LocalEngine()
-
-
-@contextmanager
-def _clear_failure(what: str, draft: Draft) -> Iterator[None]:
-    """Raises DatastoreError for what torch and faiss raise: out of memory, on a GPU too."""
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DatastoreError(f"{what} failed: {reason}. Nothing was published{_kept(draft)}") from error
 
 
 def _kept(draft: Draft) -> str:

@@ -164,7 +164,7 @@ def info(
     ],
     as_json: JsonOption = False,
 ) -> None:
-    """Show what is in a datastore: its live version, with a histogram of its languages.
+    """Show the live version: size, index, languages.
 
     \b
     Examples:

@@ -74,7 +74,7 @@ def add(
     workers: WorkersOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Add captions to a datastore; only these are embedded.
+    """Add captions; only these are embedded.
 
     A row with an id that the datastore has already is rejected. What was deleted is not taken over.
 
@@ -151,19 +151,25 @@ def compact(
     memory_budget: MemoryBudgetOption = None,
     target_ms: TargetMsOption = None,
     target_recall: TargetRecallOption = None,
+    engine: EngineOption = "local",
+    ray_address: RayAddressOption = None,
+    workers: WorkersOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Remove deleted entries from the files, or give a datastore another index; nothing is embedded again.
+    """Take deleted entries out, or change the index.
+
+    Nothing is embedded again.
 
     \b
     Examples:
       paellera datastore compact my-datastore
       paellera datastore compact my-datastore --index auto --memory-budget 500M
+      paellera datastore compact /shared/my-datastore --index ivf-pq --engine ray
     """
     with one_line_errors():
         asked = index_request(_asked(datastore), index, memory_budget, target_ms, target_recall)
-        with progress_bar() as on_progress:
-            report = compact_datastore(datastore, on_progress, index=asked)
+        with open_engine(engine, ray_address, workers) as opened, progress_bar() as on_progress:
+            report = compact_datastore(datastore, on_progress, index=asked, engine=opened)
     _print_change(report, f"{report.deleted:,} deleted entries removed", as_json=as_json)
 
 
@@ -180,11 +186,15 @@ def merge(
     memory_budget: MemoryBudgetOption = None,
     target_ms: TargetMsOption = None,
     target_recall: TargetRecallOption = None,
+    engine: EngineOption = "local",
+    ray_address: RayAddressOption = None,
+    workers: WorkersOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Merge datastores of one embedder; nothing is embedded again.
+    """Make one datastore of several.
 
-    Of entries with the same id the first is taken; the others are counted and named in rejects.jsonl.
+    They must be of one embedder; nothing is embedded again. Of entries with the same id the first is taken;
+    the others are counted and named in rejects.jsonl.
 
     \b
     Examples:
@@ -192,8 +202,8 @@ def merge(
     """
     with one_line_errors():
         asked = index_request(_asked(datastores[0]), index, memory_budget, target_ms, target_recall)
-        with progress_bar() as on_progress:
-            report = merge_datastores(datastores, output, on_progress, index=asked)
+        with open_engine(engine, ray_address, workers) as opened, progress_bar() as on_progress:
+            report = merge_datastores(datastores, output, on_progress, index=asked, engine=opened)
     if report.collision_count:
         named = ", ".join(report.collisions)
         typer.echo(

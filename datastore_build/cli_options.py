@@ -58,14 +58,20 @@ BundleOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 StrictOption = Annotated[bool, typer.Option("--strict", help="Publish nothing if any row cannot be used.")]
 LanguageOption = Annotated[
-    str, typer.Option("--language", callback=language_tag, help="Language of the rows that name none.")
+    str,
+    typer.Option(
+        "--language", metavar="LANGUAGE", callback=language_tag, help="Language of the rows that name none."
+    ),
 ]
 ResumeOption = Annotated[
     bool, typer.Option("--resume", help="Go on where a build of the same sources and options died.")
 ]
 EngineOption = Annotated[
     EngineChoice,
-    typer.Option("--engine", help="What embeds: local is this process, ray the machines of a Ray cluster."),
+    typer.Option(
+        "--engine",
+        help="What embeds and fills lists: local is this process, ray the machines of a Ray cluster.",
+    ),
 ]
 RayAddressOption = Annotated[
     str | None,
@@ -79,7 +85,10 @@ RayAddressOption = Annotated[
 WorkersOption = Annotated[
     int | None,
     typer.Option(
-        "--workers", min=1, help="With --engine ray: how many. Default: one a GPU, or one a processor."
+        "--workers",
+        metavar="N",
+        min=1,
+        help="With --engine ray: how many. Default: one a processor; to embed, one a GPU if there is any.",
     ),
 ]
 NearDuplicatesOption = Annotated[
@@ -91,16 +100,16 @@ NearDuplicatesOption = Annotated[
     ),
 ]
 MinWordsOption = Annotated[
-    int | None, typer.Option("--min-words", min=0, help="Leave out texts with fewer words.")
+    int | None, typer.Option("--min-words", metavar="N", min=0, help="Leave out texts with fewer words.")
 ]
 MaxWordsOption = Annotated[
-    int | None, typer.Option("--max-words", min=1, help="Leave out texts with more words.")
+    int | None, typer.Option("--max-words", metavar="N", min=1, help="Leave out texts with more words.")
 ]
 MinCharactersOption = Annotated[
-    int | None, typer.Option("--min-characters", min=0, help="Leave out shorter texts.")
+    int | None, typer.Option("--min-characters", metavar="N", min=0, help="Leave out shorter texts.")
 ]
 MaxCharactersOption = Annotated[
-    int | None, typer.Option("--max-characters", min=1, help="Leave out longer texts.")
+    int | None, typer.Option("--max-characters", metavar="N", min=1, help="Leave out longer texts.")
 ]
 MinMatchOption = Annotated[
     float | None,
@@ -153,6 +162,7 @@ TargetRecallOption = Annotated[
     float | None,
     typer.Option(
         "--target-recall",
+        metavar="SHARE",
         min=0.1,
         max=0.999,
         help="Share of the true neighbours that an approximate index shall find. Default: 0.95.",

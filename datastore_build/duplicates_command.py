@@ -43,10 +43,11 @@ def duplicates(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Find entries that say in other words what an earlier one says.
+    """Find entries that say the same in other words.
 
     Nothing is changed. `build` and `add` compare texts by their letters; this compares entries that have a
-    language in common by what they mean. Look at the pairs it prints before you delete what it finds.
+    language in common with earlier ones, by what they mean. Look at the pairs it prints before you delete
+    what it finds. With an exact index it takes the square of the number of entries.
 
     \b
     Examples:

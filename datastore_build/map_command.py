@@ -30,7 +30,7 @@ def draw_map(
         str | None, typer.Option("--title", metavar="TEXT", help="Default: the folder's name.")
     ] = None,
 ) -> None:
-    """Draw a datastore as a map: one HTML file that needs nothing else, to be opened in a browser.
+    """Draw a datastore as an HTML page.
 
     Captions that are alike lie near each other, coloured by language. Point at a dot to read it, search, and
     switch languages on and off; the arrow keys do what the mouse does.

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from datastore_build.clear_failure import clear_failure
 from datastore_build.digests import DigestSet
 from datastore_build.draft import open_draft
+from datastore_build.engine import Engine
 from datastore_build.index_plan import choose_index
 from datastore_build.indexing import build_index
 from datastore_build.part import Part
@@ -46,10 +48,12 @@ def compact_datastore(
     on_progress: Callable[[BuildProgress], None] | None = None,
     *,
     index: IndexRequest | None = None,
+    engine: Engine | None = None,
 ) -> ChangeReport:
     """A version without what was deleted. Raises DatastoreError.
 
-    index: what is asked of its index, by default the same as before. Without deleted entries and with the
+    index: what is asked of its index, by default the same as before. engine: what puts vectors into lists.
+    Without deleted entries and with the
     same request the live version stays as it is.
     """
     started = time.monotonic()
@@ -70,7 +74,7 @@ def compact_datastore(
             collision_count=0,
             seconds=round(time.monotonic() - started, 3),
         )
-    return _join([part], datastore, index, on_progress, started)
+    return _join([part], datastore, index, engine, on_progress, started)
 
 
 def merge_datastores(
@@ -79,24 +83,27 @@ def merge_datastores(
     on_progress: Callable[[BuildProgress], None] | None = None,
     *,
     index: IndexRequest | None = None,
+    engine: Engine | None = None,
 ) -> ChangeReport:
     """A version of `output` with the live entries of several datastores, in their order.
 
     Of entries with one id the first is taken; the others are counted and named in rejects.jsonl. index: what
-    is asked of the index, by default what was asked of the first datastore's. Raises DatastoreError: not of
+    is asked of the index, by default what was asked of the first datastore's. engine: what puts vectors into
+    lists, by default this process. Raises DatastoreError: not of
     one embedder, damaged, no index fits, the output cannot be written.
     """
     started = time.monotonic()
     parts = [Part(datastore) for datastore in datastores]
     for part in parts[1:]:
         part.require_embedder(parts[0].manifest.embedder, parts[0].manifest.dimension)
-    return _join(parts, output, index, on_progress, started)
+    return _join(parts, output, index, engine, on_progress, started)
 
 
 def _join(
     parts: Sequence[Part],
     output: Path,
     index: IndexRequest | None,
+    engine: Engine | None,
     on_progress: Callable[[BuildProgress], None] | None,
     started: float,
 ) -> ChangeReport:
@@ -145,7 +152,10 @@ def _join(
             joined = JoinedVectors(vectors)
             asked = index or parts[0].manifest.index.asked
             plan = choose_index(joined.count, joined.dimension, asked)
-            settings = build_index(joined, plan, draft.folder, on_stage=report)
+            if not all(part.readable_in_parts for part in parts):
+                engine = None  # their vectors are read when all of an index is in memory: of one process
+            with clear_failure("indexing"):
+                settings = build_index(joined, plan, draft.folder, engine=engine, on_stage=report)
             manifest, reused = publish(
                 output,
                 draft.folder,

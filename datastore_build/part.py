@@ -33,6 +33,11 @@ class Part:
                 deleted=self.manifest.deleted.entries,
             )
 
+    @property
+    def readable_in_parts(self) -> bool:
+        """Can some of its vectors be read without the whole index in memory?"""
+        return self.manifest.index.kind in ("flat", "ivf-pq")
+
     def require_embedder(self, embedder: str, dimension: int) -> None:
         """Raises DatastoreError unless the vectors are of this embedder."""
         if (self.manifest.embedder, self.manifest.dimension) != (embedder, dimension):

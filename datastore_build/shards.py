@@ -14,6 +14,8 @@ from datastore_build.vectors import drawn_rows
 
 SHARD_ENTRIES = 8192
 
+_FEW = 16  # of a shard, less than one in so many is read row by row
+
 Vectors = npt.NDArray[np.float32]
 
 
@@ -71,9 +73,15 @@ class EmbeddingShards:
         for number in self.numbers:
             first, last = np.searchsorted(drawn, [self.rows(number).start, self.rows(number).stop])
             if first < last:
-                shard = self._read(number, 0, len(self.rows(number)))
-                result[first:last] = shard[drawn[first:last] - self.rows(number).start]
+                result[first:last] = self._pick(number, drawn[first:last] - self.rows(number).start)
         return result
+
+    def _pick(self, number: int, places: npt.NDArray[np.int64]) -> Vectors:
+        """(n, E): the vectors at some places of a shard."""
+        rows = len(self.rows(number))
+        if len(places) * _FEW > rows:
+            return self._read(number, 0, rows)[places]
+        return np.concatenate([self._read(number, place, 1) for place in places.tolist()])
 
     def _read(self, number: int, offset: int, rows: int) -> Vectors:
         size = 4 * self.dimension

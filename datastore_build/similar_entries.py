@@ -1,21 +1,16 @@
 """Which entries say nearly the same as an earlier one, though in other words? Told by their vectors.
 
 A build compares texts by their letters before any is embedded (duplicate_search.py). What is worded otherwise
-only the vectors can tell, so here every entry of a datastore is searched for in its own index: exact search
-takes the square of their number, an approximate index hardly more than its own building did.
+only the vectors can tell (earlier_entries.py).
 """
 
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-import numpy as np
-
+from datastore_build.earlier_entries import EarlierEntries
 from retrieval.captions import CaptionText
 from retrieval.datastore import Datastore
-
-NEIGHBOURS = 10  # looked at for each entry
-_QUERIES = 256  # searched for at once
 
 
 @dataclass(frozen=True)
@@ -39,35 +34,26 @@ def find_similar_entries(
     Entries without a common language are not compared: translations of one caption are no duplicates. Of
     many entries that are all alike the first is not among those found, so that deleting these keeps it.
     """
-    found = np.zeros(-(-store.stored // 8), np.uint8)  # a bit for each entry
-    for start in range(0, store.stored, _QUERIES):
-        entries = store.live(np.arange(start, min(start + _QUERIES, store.stored), dtype=np.int64))
-        if len(entries):
-            for entry, hits in zip(
-                entries.tolist(), store.search(store.vectors(entries), NEIGHBOURS), strict=True
-            ):
-                texts = store.texts(entry)
-                for hit in hits:
-                    if hit.score < similarity:
-                        break
-                    # What will be left out itself is no reason to leave out another.
-                    if hit.entry >= entry or found[hit.entry >> 3] >> (hit.entry & 7) & 1:
-                        continue
-                    pair = _same_language(texts, store.texts(hit.entry))
-                    if pair is not None:
-                        found[entry >> 3] |= 1 << (entry & 7)
-                        text, earlier = pair
-                        yield SimilarEntry(
-                            entry=entry,
-                            id=store.entry_id(entry),
-                            earlier_id=hit.id,
-                            similarity=round(hit.score, 4),
-                            language=text.language,
-                            text=text.text,
-                            earlier_text=earlier.text,
-                        )
-                        break
-        on_progress(min((start + _QUERIES) / store.stored, 1.0))
+    earlier_entries = EarlierEntries(store, similarity)
+    for entry, near, done in earlier_entries.near():
+        texts = store.texts(entry) if near else []
+        for earlier, cosine in near:
+            pair = _same_language(texts, store.texts(earlier))
+            if pair is not None:
+                # What will be left out itself is no reason to leave out another.
+                earlier_entries.give_up(entry)
+                text, earlier_text = pair
+                yield SimilarEntry(
+                    entry=entry,
+                    id=store.entry_id(entry),
+                    earlier_id=store.entry_id(earlier),
+                    similarity=round(cosine, 4),
+                    language=text.language,
+                    text=text.text,
+                    earlier_text=earlier_text.text,
+                )
+                break
+        on_progress(done)
 
 
 @dataclass

@@ -27,9 +27,10 @@ def activate(
     version: Annotated[str, typer.Argument(metavar="VERSION", help="Its name.", show_default=False)],
     as_json: JsonOption = False,
 ) -> None:
-    """Make a version live, once its files are found undamaged.
+    """Make a version live.
 
-    A running service takes it up within seconds (docs/operations.md). `info --json` lists the versions.
+    Its files are verified first. A running service takes it up within seconds (docs/operations.md).
+    `info --json` lists the versions.
 
     \b
     Examples:
@@ -42,7 +43,9 @@ def activate(
 
 
 def rollback(datastore: DatastoreArgument, as_json: JsonOption = False) -> None:
-    """Make the version live that was live before. Called again, it goes back further.
+    """Make the version before live again.
+
+    Called again, it goes back further.
 
     \b
     Examples:
@@ -65,7 +68,7 @@ def gc(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Remove versions that are not needed any more, and say what that frees.
+    """Remove versions that are not needed.
 
     The live version stays, as do the last N before it, those published after it that never were live, and
     those that somebody is just opening. A service that has an older version open keeps working; the disk gets
@@ -92,7 +95,9 @@ def verify(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Check that the files of a version are undamaged, with --deep also what is in them.
+    """Check that a version is undamaged.
+
+    Sizes and SHA-256 of its files, with --deep also what is in them.
 
     \b
     Examples:

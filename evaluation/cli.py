@@ -51,33 +51,51 @@ class Tokenisers(StrEnum):
 
 _REASONS = 10  # rows left out that are named on the terminal
 
-Images = Annotated[Path, typer.Option("--images", help="Folder that the index's files are under.")]
-Index = Annotated[Path, typer.Option("--index", help="JSON Lines: image_id, file, split a line.")]
-Captions = Annotated[
-    Path, typer.Option("--captions", help="JSON Lines (.gz too): image_id, lang, caption, kind a line.")
+Images = Annotated[
+    Path,
+    typer.Option(
+        "--images", metavar="DIR", help="Folder of the photos, which the index or the captions name."
+    ),
 ]
-Split = Annotated[str, typer.Option("--split", help="Split of the index to evaluate.")]
+Index = Annotated[
+    Path, typer.Option("--index", metavar="FILE", help="JSON Lines: image_id, file, split a line.")
+]
+Captions = Annotated[
+    Path,
+    typer.Option(
+        "--captions", metavar="FILE", help="JSON Lines (.gz too): image_id, lang, caption, kind a line."
+    ),
+]
+Split = Annotated[str, typer.Option("--split", metavar="NAME", help="Split of the index to evaluate.")]
 Languages = Annotated[
     list[str] | None,
-    typer.Option("--language", "-l", help="Repeatable. Default: all of the bundle that have references."),
+    typer.Option(
+        "--language",
+        "-l",
+        metavar="LANGUAGE",
+        help="Repeatable. Default: all of the bundle that have references.",
+    ),
 ]
 Kinds = Annotated[
     str,
     typer.Option(
         "--kinds",
+        metavar="KINDS",
         help="Kinds of reference to score on, with commas, or 'all'. A language that has none of them is "
         "scored on those it has.",
     ),
 ]
 BundlePath = Annotated[
-    Path | None, typer.Option("--bundle", help="Bundle folder. Default: the embedded one.")
+    Path | None, typer.Option("--bundle", metavar="DIR", help="The bundle. Default: the built-in one.")
 ]
-Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Only the first N photos of the split.")]
+Limit = Annotated[
+    int | None, typer.Option("--limit", metavar="N", min=1, help="Only the first N photos of the split.")
+]
 Outputs = Annotated[
     list[Path] | None,
-    typer.Option("--output", "-o", help="Report to write, .md or .json. Repeatable."),
+    typer.Option("--output", "-o", metavar="FILE", help="Report to write, .md or .json. Repeatable."),
 ]
-BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Photos handled at once.")]
+BatchSize = Annotated[int, typer.Option("--batch-size", metavar="N", min=1, help="Photos handled at once.")]
 
 
 @evaluate_app.command("captions")
@@ -87,6 +105,7 @@ def captions_command(
         Path,
         typer.Option(
             "--captions",
+            metavar="PATH",
             help="The captions' file; for Multi30k and xFlickrCO their folder. With the layout index "
             "JSON Lines (.gz too): image_id, lang, caption, kind a line.",
         ),
@@ -96,17 +115,22 @@ def captions_command(
     ] = DataFormat.INDEX,
     index: Annotated[
         Path | None,
-        typer.Option("--index", help="With the layout index, JSON Lines: image_id, file, split a line."),
+        typer.Option(
+            "--index", metavar="FILE", help="With the layout index, JSON Lines: image_id, file, split a line."
+        ),
     ] = None,
     split: Annotated[
         str | None,
-        typer.Option("--split", help="Split to evaluate. Default: dev, or the layout's test split."),
+        typer.Option(
+            "--split", metavar="NAME", help="Split to evaluate. Default: dev, or the layout's test split."
+        ),
     ] = None,
     language: Languages = None,
     kinds: Kinds = _HUMAN,
     bundle: BundlePath = None,
     datastore: Annotated[
-        Path | None, typer.Option("--datastore", help="Datastore folder. Default: the bundle's own.")
+        Path | None,
+        typer.Option("--datastore", metavar="DIR", help="The datastore. Default: the bundle's own."),
     ] = None,
     retrieval: Annotated[Retrieval, typer.Option("--retrieval", help="Modes to run.")] = Retrieval.BOTH,
     neighbours: Annotated[
@@ -121,27 +145,40 @@ def captions_command(
         Tokenisers,
         typer.Option("--tokenisers", help="Cut captions as PAELLA's scores do, or plainly into words."),
     ] = Tokenisers.PUBLISHED,
-    beams: Annotated[int, typer.Option("--beams", min=1, help="Beam width; 1 is greedy.")] = 3,
+    beams: Annotated[int, typer.Option("--beams", metavar="N", min=1, help="Beam width; 1 is greedy.")] = 3,
     limit: Limit = None,
     output: Annotated[
         list[Path] | None,
-        typer.Option("--output", "-o", help="Report to write, .md, .html or .json. Repeatable."),
+        typer.Option(
+            "--output", "-o", metavar="FILE", help="Report to write, .md, .html or .json. Repeatable."
+        ),
     ] = None,
     examples: Annotated[
-        int, typer.Option("--examples", min=0, help="Best and worst captions of each language in the HTML.")
+        int,
+        typer.Option(
+            "--examples", metavar="N", min=0, help="Best and worst captions of each language in the HTML."
+        ),
     ] = 3,
     outputs: Annotated[
-        Path | None, typer.Option("--outputs", help="JSON Lines file for every caption written.")
+        Path | None,
+        typer.Option("--outputs", metavar="FILE", help="JSON Lines file for every caption written."),
     ] = None,
     from_outputs: Annotated[
         Path | None,
-        typer.Option("--from-outputs", help="Write no captions, score those of a file that --outputs wrote."),
+        typer.Option(
+            "--from-outputs",
+            metavar="FILE",
+            help="Write no captions, score those of a file that --outputs wrote.",
+        ),
     ] = None,
     batch_size: BatchSize = 8,
 ) -> None:
     """Caption the photos of a data set and score the captions per language, with and without retrieval.
 
-    Example: paellera evaluate captions --format xm3600 --images xm --captions captions.jsonl -o report.html
+    \b
+    Examples:
+      paellera evaluate captions --images photos --index images.jsonl --captions captions.jsonl.gz
+      paellera evaluate captions --format xm3600 --images xm --captions captions.jsonl -o report.html
     """
     for path in output or ():
         check_report_path(path, (MARKDOWN, HTML, JSON))
@@ -186,14 +223,20 @@ def neutral_command(
     kinds: Kinds = _HUMAN,
     bundle: BundlePath = None,
     datastore: Annotated[
-        Path | None, typer.Option("--datastore", help="Datastore folder. Default: the bundle's own.")
+        Path | None,
+        typer.Option("--datastore", metavar="DIR", help="The datastore. Default: the bundle's own."),
     ] = None,
-    beams: Annotated[int, typer.Option("--beams", min=1, help="Beam width; 1 is greedy.")] = 3,
+    beams: Annotated[int, typer.Option("--beams", metavar="N", min=1, help="Beam width; 1 is greedy.")] = 3,
     limit: Limit = None,
     output: Outputs = None,
     batch_size: BatchSize = 8,
 ) -> None:
-    """Count the gendered words in captions with and without `neutral`, and what it costs in CIDEr-D."""
+    """Count the gendered words in captions with and without `neutral`, and what it costs in CIDEr-D.
+
+    \b
+    Examples:
+      paellera evaluate neutral --images photos --index images.jsonl --captions captions.jsonl.gz -l de
+    """
     for path in output or ():
         check_report_path(path)
     data = read_dataset(
@@ -227,7 +270,12 @@ def retrieval_command(
     output: Outputs = None,
     batch_size: BatchSize = 32,
 ) -> None:
-    """Search a split's captions with its photos: recall at 1, 5 and 10 per language."""
+    """Search a split's captions with its photos: recall at 1, 5 and 10 per language.
+
+    \b
+    Examples:
+      paellera evaluate retrieval --images photos --index images.jsonl --captions captions.jsonl.gz
+    """
     for path in output or ():
         check_report_path(path)
     data = read_dataset(
@@ -237,18 +285,18 @@ def retrieval_command(
     from evaluation.retrieval import RetrievalRun, evaluate_retrieval, retrieval_report
 
     opened = _open_bundle(bundle)
-    captioner = opened.load_captioner()
-    references = select_languages(data.references, language, captioner.languages)
+    references = select_languages(data.references, language, opened.manifest.languages)
+    embedder = opened.load_photo_embedder()
     with _progress("embedding photos", data.photos) as advance:
         results = evaluate_retrieval(
-            captioner,
-            captioner,
+            embedder,
+            embedder,
             data.photos,
             references,
             batch_size=batch_size,
             advance=advance,
         )
-    run = RetrievalRun(captioner.bundle_name, captioner.revision, opened.manifest.embedder.id, split)
+    run = RetrievalRun(opened.manifest.name, opened.manifest.revision, opened.manifest.embedder.id, split)
     _publish(retrieval_report(results, run), output)
 
 
@@ -272,7 +320,12 @@ def matcher_command(
     ] = False,
     batch_size: BatchSize = 16,
 ) -> None:
-    """Ask the matcher which captions fit: re-ranked retrieval, foils, and how far its confidence is true."""
+    """Ask the matcher which captions fit: re-ranked retrieval, foils, and how far its confidence is true.
+
+    \b
+    Examples:
+      paellera evaluate matcher --images photos --index images.jsonl --captions captions.jsonl.gz
+    """
     for path in output or ():
         check_report_path(path)
     photos = read_photos(index, images, split)
@@ -282,11 +335,9 @@ def matcher_command(
     photos = list(photos if every_photo else unseen_photos(photos, split))[:limit]
     all_references = read_references(captions, [photo.image_id for photo in photos], _kinds(kinds))
     opened = _open_bundle(bundle)
-    captioner = opened.load_captioner()
-    references = select_languages(all_references, language, captioner.languages)
+    references = select_languages(all_references, language, opened.manifest.languages)
     report = measure(
         opened,
-        captioner,
         photos,
         references,
         split=split,
@@ -303,7 +354,9 @@ def matcher_command(
 
 @evaluate_app.command("fusion")
 def fusion_command(
-    config: Annotated[Path, typer.Option("--config", help="The comparison's settings, a TOML file.")],
+    config: Annotated[
+        Path, typer.Option("--config", metavar="FILE", help="The comparison's settings, a TOML file.")
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder of the comparison.")],
     only: Annotated[
         str | None,
@@ -317,7 +370,9 @@ def fusion_command(
 
     Takes long. If it is stopped, the same command goes on where it was.
 
-    Example: paellera evaluate fusion --config training/configs/fusion.toml --output runs/fusion
+    \b
+    Examples:
+      paellera evaluate fusion --config training/configs/fusion.toml --output runs/fusion
     """
     from evaluation.fusion_cli import compare
     from evaluation.fusion_config import FusionConfig

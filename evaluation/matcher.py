@@ -42,7 +42,7 @@ def _silent(description: str, photos: Sequence[Photo]) -> AbstractContextManager
 
 
 class MatchesPhotos(EmbedsImages, Protocol):
-    """The part of `models.captioner.Captioner` that is used."""
+    """The part of `models.photo_matching.PhotoMatcher` that is used."""
 
     def match(self, images: Sequence[Image.Image], texts: Sequence[Sequence[str]]) -> list[list[float]]:
         """Logit of each image with each of its own texts; InvalidRequestError if there is no matcher."""
@@ -124,7 +124,7 @@ class _Findings:
 
 
 def evaluate_matcher(
-    captioner: MatchesPhotos,
+    matcher: MatchesPhotos,
     embedder: EmbedsTexts,
     photos: Sequence[Photo],
     references: Mapping[str, References],
@@ -147,17 +147,15 @@ def evaluate_matcher(
 
     Raises:
         InvalidImageError: a photo is missing or cannot be decoded.
-        InvalidRequestError: the captioner has no matcher.
     """
-    captioner.match([], [])  # a bundle without a matcher is told before the photos are read
     with progress("embedding photos", photos) as advance:
-        vectors = embed_photos(captioner, photos, batch_size=batch_size, advance=advance)
+        vectors = embed_photos(matcher, photos, batch_size=batch_size, advance=advance)
     plans = [
         _plan(photos, vectors, embedder, captions, lexicons.get(language), seed)
         for language, captions in references.items()
     ]
     with progress("matching photos", photos) as advance:
-        logits = _match(captioner, photos, plans, batch_size, advance)
+        logits = _match(matcher, photos, plans, batch_size, advance)
     found = [_find(plan, vectors, embedder, logits, match_weight) for plan in plans]
     results = [
         LanguageResult(
@@ -227,7 +225,7 @@ def _nearest(image_vectors: FloatVectors, text_vectors: FloatVectors, owner: Int
 
 
 def _match(
-    captioner: MatchesPhotos,
+    matcher: MatchesPhotos,
     photos: Sequence[Photo],
     plans: Sequence[_Plan],
     batch_size: int,
@@ -245,7 +243,7 @@ def _match(
     for start in range(0, len(photos), batch_size):
         batch = wanted[start : start + batch_size]
         images = [open_photo(photo) for photo in photos[start : start + batch_size]]
-        for texts, logits in zip(batch, captioner.match(images, [list(own) for own in batch]), strict=True):
+        for texts, logits in zip(batch, matcher.match(images, [list(own) for own in batch]), strict=True):
             texts.update(zip(list(texts), logits, strict=True))
         advance(len(batch))
     return wanted

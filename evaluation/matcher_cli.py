@@ -16,7 +16,6 @@ from retrieval.errors import InvalidRequestError
 
 if TYPE_CHECKING:
     from models.bundle import Bundle
-    from models.captioner import Captioner
 
 _SEED = 0  # of the drawn pairs and of the resampling
 
@@ -34,7 +33,6 @@ def unseen_photos(photos: Sequence[Photo], split: str) -> Sequence[Photo]:
 
 def measure(
     bundle: "Bundle",
-    captioner: "Captioner",
     photos: Sequence[Photo],
     references: Mapping[str, References],
     *,
@@ -53,9 +51,10 @@ def measure(
     if outputs and find_spec("matplotlib") is None:
         raise InvalidRequestError("beside a report stands a picture: pip install 'paellera[train]'")
     weight = bundle.manifest.generation.match_weight
+    matcher = bundle.load_photo_matcher()
     result = evaluate_matcher(
-        captioner,
-        captioner,
+        matcher,
+        matcher,
         photos,
         references,
         load_lexicons(),
@@ -65,8 +64,8 @@ def measure(
         progress=progress,
     )
     run = MatcherRun(
-        captioner.bundle_name,
-        captioner.revision,
+        bundle.manifest.name,
+        bundle.manifest.revision,
         bundle.manifest.embedder.id,
         split,
         len(photos),

@@ -21,7 +21,7 @@ FloatVectors = npt.NDArray[np.float32]
 
 
 class EmbedsImages(Protocol):
-    """The part of `models.captioner.Captioner` that is used."""
+    """The part of `models.photo_embedding.PhotoEmbedder` that is used."""
 
     def embed_images(self, images: Sequence[Image.Image]) -> FloatVectors: ...
 
@@ -100,7 +100,7 @@ def own_ranks(
 
 
 def embed_photos(
-    captioner: EmbedsImages,
+    photo_embedder: EmbedsImages,
     photos: Sequence[Photo],
     *,
     batch_size: int,
@@ -114,13 +114,13 @@ def embed_photos(
     blocks = []
     for start in range(0, len(photos), batch_size):
         batch = photos[start : start + batch_size]
-        blocks.append(captioner.embed_images([open_photo(photo) for photo in batch]))
+        blocks.append(photo_embedder.embed_images([open_photo(photo) for photo in batch]))
         advance(len(batch))
     return np.concatenate(blocks)
 
 
 def evaluate_retrieval(
-    captioner: EmbedsImages,
+    photo_embedder: EmbedsImages,
     embedder: EmbedsTexts,
     photos: Sequence[Photo],
     references: Mapping[str, References],
@@ -135,7 +135,7 @@ def evaluate_retrieval(
     Raises:
         InvalidImageError: a photo is missing or cannot be decoded.
     """
-    vectors = embed_photos(captioner, photos, batch_size=batch_size, advance=advance)  # (N, E)
+    vectors = embed_photos(photo_embedder, photos, batch_size=batch_size, advance=advance)  # (N, E)
     results = []
     for language, captions in references.items():
         rows = [row for row, photo in enumerate(photos) if photo.image_id in captions.texts]

@@ -30,6 +30,7 @@ from models.manifest import (
 )
 from models.matcher import build_matcher
 from models.matching import CaptionMatcher
+from models.photo_embedding import PhotoEmbedder
 from models.photo_matching import PhotoMatcher
 from models.prompts.builder import PromptBuilder, Template, load_templates
 from models.quantisation import dequantise
@@ -157,6 +158,15 @@ class Bundle:
             matcher=self._load_matcher(embedder, device),
             defaults=manifest.generation,
         )
+
+    def load_photo_embedder(self) -> PhotoEmbedder:
+        """What searches with photos and texts, without the parts that only captions need.
+
+        Raises:
+            BundleError: weights do not fit.
+        """
+        device = _device()
+        return PhotoEmbedder(self._load_vision(_dtype_for(device)).to(device), self.load_query_embedder())
 
     def load_photo_matcher(self) -> PhotoMatcher:
         """What tells whether a text fits a photo, without the parts that only captions need.

@@ -30,6 +30,7 @@ from models.neutral.lexicon import load_lexicons
 from models.neutral.neighbours import neutral_first
 from models.neutral.token_texts import TokenTexts
 from models.neutral.wording import NeutralRows, NeutralWording
+from models.photo_embedding import IMAGES_AT_ONCE, PhotoEmbedder
 from models.photo_matching import PhotoMatcher, trust
 from models.prompts.builder import PromptBuilder
 from models.vision.encoder import VisionEncoder
@@ -39,7 +40,6 @@ from retrieval.embedder import Queries, QueryEmbedder
 from retrieval.errors import DatastoreError, InvalidRequestError
 from retrieval.languages import display_name, match
 
-_IMAGES_AT_ONCE = 16  # encoded together: bounds the memory of activations
 _ROWS_AT_ONCE = 64  # captions generated together
 
 
@@ -131,12 +131,8 @@ class Captioner:
         return CaptionResult(tuple(captioned), timings)
 
     def embed_images(self, images: Sequence[Image.Image]) -> NDArray[np.float32]:
-        """Query vectors of photos, L2-normalised (B, E) float32, comparable with those of a datastore."""
-        chunks = [
-            self._embed(self._encode(images[start : start + _IMAGES_AT_ONCE])).vectors
-            for start in range(0, len(images), _IMAGES_AT_ONCE)
-        ]
-        return np.concatenate(chunks) if chunks else np.empty((0, self._embedder.dimension), np.float32)
+        """Query vectors of photos, as of `PhotoEmbedder`."""
+        return PhotoEmbedder(self._vision, self._embedder).embed_images(images)
 
     def embed_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Query vectors of texts, as `embed_images` makes them of photos."""
@@ -411,7 +407,7 @@ def _chunks(counts: Sequence[int]) -> Iterator[slice]:
     """Images, each with so many captions, in runs that are not too large to be worked on together."""
     start = rows = 0
     for number, count in enumerate(counts):
-        if number > start and (number - start == _IMAGES_AT_ONCE or rows + count > _ROWS_AT_ONCE):
+        if number > start and (number - start == IMAGES_AT_ONCE or rows + count > _ROWS_AT_ONCE):
             yield slice(start, number)
             start, rows = number, 0
         rows += count

@@ -8,7 +8,7 @@ from typing import Any
 from hashing_embedder import HashingEmbedder
 
 from datastore_build.build import build_datastore
-from retrieval.manifest import IndexRequest
+from retrieval.manifest import CURRENT, MANIFEST, IndexRequest
 
 EMBEDDER = HashingEmbedder("hashing-32", 32)
 
@@ -25,3 +25,9 @@ def publish(
         "".join(json.dumps({"text": row} if isinstance(row, str) else row) + "\n" for row in rows)
     )
     return build_datastore([source], datastore, embedder, index=index).version
+
+
+def published_files(datastore: Path) -> dict[str, bytes]:
+    """Name and content of each file of the live version but its manifest, which says when it was made."""
+    version = datastore / "versions" / (datastore / CURRENT).read_text().strip()
+    return {path.name: path.read_bytes() for path in version.iterdir() if path.name != MANIFEST}

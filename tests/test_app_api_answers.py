@@ -13,7 +13,7 @@ from echo_captioner import EchoCaptioner, EchoDatastore
 from sample_pictures import encode, plain
 from service_client import service_client
 from starlette.testclient import TestClient
-from test_app_service import wait_until
+from waiting import wait_until
 
 from app.access.gate import Caller
 from app.model_holder import ModelHolder

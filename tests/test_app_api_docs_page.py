@@ -71,6 +71,13 @@ def test_the_policy_allows_nothing_but_this_server() -> None:
     assert {value for values in policy.values() for value in values} == {"'none'", "'self'", "data:"}
 
 
+def test_every_address_stands_under_a_heading() -> None:
+    with service_client() as client:
+        paths = client.get("/openapi.json").json()["paths"]
+    headings = {tag for path in paths.values() for operation in path.values() for tag in operation["tags"]}
+    assert headings == {"captions", "datastore", "operation", "OpenAI's dialect"}
+
+
 @pytest.mark.parametrize("root", ["", "/pan"])
 def test_below_a_path_of_a_proxy_and_without_a_key(tmp_path: Path, root: str) -> None:
     keys = tmp_path / "keys.json"
@@ -78,6 +85,7 @@ def test_below_a_path_of_a_proxy_and_without_a_key(tmp_path: Path, root: str) ->
     with service_client(keys_file=keys) as client:
         behind = TestClient(client.app, root_path=root)
         base = f"http://testserver{root}/docs"
+        assert behind.get(f"{root}/").url == base  # the bare address leads there
         for address in [*loaded(behind, base), urljoin(base, "openapi.json")]:
             assert address.startswith(f"http://testserver{root}/")
             assert behind.get(address).status_code == 200

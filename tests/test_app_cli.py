@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -267,6 +268,7 @@ def test_names_that_are_not_unicode(paellera: Paellera, tmp_path: Path) -> None:
         (["caption", "PHOTO", "--top-p", "0.5"], "temperature"),
         (["caption", "PHOTO", "--nonsense"], "--nonsense"),
         (["nonsense"], "nonsense"),
+        (["capton"], "Did you mean 'caption'? See `paellera --help`"),
         (["serve", "--port", "70000"], "--port"),
     ],
 )
@@ -338,6 +340,12 @@ def test_help_has_examples_and_imports_nothing_heavy() -> None:
     done = run_python(code)
     assert (done.returncode, done.stderr) == (0, b"")
     assert b"Examples:\n    paellera caption" in done.stdout
+
+
+def test_options_say_in_a_word_what_they_take() -> None:
+    # Without a metavar the help would name a type of Python's, such as <list[Path]>.
+    options = re.findall(r"^ +(?:-\w, )?(-[\w-]+) <([\w\[\] ]+)>", command_line_page(), re.MULTILINE)
+    assert options == []
 
 
 def test_the_page_in_docs_is_what_the_program_says() -> None:

@@ -12,21 +12,17 @@ from typer.testing import CliRunner
 
 from app.commands.datastore import datastore_app
 from datastore_build.build import build_datastore
-from retrieval.datastore import Datastore
 
 
-class _ColourCaptioner:
+class _ColourEmbedder(HashingEmbedder):
     """Sees only whether a photo is more red than blue, and says so in words."""
-
-    def __init__(self, datastore: Path) -> None:
-        self.datastore = Datastore.open(datastore)
 
     def embed_images(self, images: Sequence[Image.Image]) -> npt.NDArray[np.float32]:
         colours = [image.resize((1, 1)).getpixel((0, 0)) for image in images]
         words = [
             "red" if isinstance(colour, tuple) and colour[0] > colour[2] else "blue" for colour in colours
         ]
-        return HashingEmbedder().embed_texts(words)
+        return self.embed_texts(words)
 
 
 @pytest.fixture
@@ -40,7 +36,7 @@ def datastore(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     source.write_text("\n".join(map(json.dumps, rows)))
     build_datastore([source], tmp_path / "datastore", HashingEmbedder())
     monkeypatch.setattr("app.commands.datastore.open_embedder", lambda bundle: HashingEmbedder())
-    monkeypatch.setattr("app.commands.datastore.open_captioner", lambda bundle, path: _ColourCaptioner(path))
+    monkeypatch.setattr("app.commands.datastore.open_photo_embedder", lambda bundle: _ColourEmbedder())
     return tmp_path / "datastore"
 
 

@@ -7,7 +7,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +24,7 @@ from PIL import Image
 from sample_pictures import encode, plain
 from small_datastores import EMBEDDER, publish
 from starlette.testclient import TestClient
+from waiting import wait_until
 
 from app.access.keys import new_key, write_keys
 from app.datastore_swap import Swap
@@ -125,13 +126,6 @@ def caption(client: TestClient) -> tuple[str, set[str]]:
     captions = reply["images"][0]["captions"]
     ids = {item["id"].rpartition("-")[0] for one in captions for item in one["neighbours"]}
     return reply["datastore"]["version"], ids
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def metric(client: TestClient, admin: dict[str, str], start: str) -> str:

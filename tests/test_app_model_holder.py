@@ -1,7 +1,6 @@
 import asyncio
 import base64
 import threading
-import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -10,6 +9,7 @@ from echo_captioner import EchoCaptioner
 from sample_pictures import encode, plain
 from service_client import service_client
 from starlette.testclient import TestClient
+from waiting import wait_until
 
 from app.model_holder import ModelHolder
 from app.server import create_app
@@ -145,13 +145,6 @@ def test_a_failed_load_is_told_to_all_and_tried_again() -> None:
         assert not holder.failed
 
     run(test)
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 120
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def metric(client: TestClient, name: str) -> str:

@@ -3,7 +3,7 @@
 import json
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
@@ -11,6 +11,7 @@ from echo_captioner import EchoCaptioner
 from live_service import live_service
 from raw_client import Exchange, connect, metric
 from sample_pictures import encode, noisy, plain
+from waiting import wait_until
 
 PHOTO = encode(plain(), "PNG")
 HEAD = b"POST /v1/captions HTTP/1.1\r\nHost: here\r\nContent-Type: image/png\r\n"
@@ -176,14 +177,7 @@ def test_when_all_connections_are_at_work_a_new_one_is_refused_and_probes_are_an
         for one in busy:  # and those who were there first get what they came for
             one.sendall(PHOTO)
             assert Exchange(one).answer().status == 200
-        wait_for(lambda: metric(address, "paellera_requests_under_way") == 0)
+        wait_until(lambda: metric(address, "paellera_requests_under_way") == 0)
         with connect(address) as after:
             after.sendall(GOOD)
             assert Exchange(after).answer().status == 200
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)

@@ -9,7 +9,7 @@ from echo_captioner import EchoCaptioner
 from sample_pictures import encode, plain
 from service_client import service_client
 from starlette.testclient import TestClient
-from test_app_service import wait_until
+from waiting import wait_until
 
 from app.decoding import DecodeStatistics
 from app.operations.metrics import Metrics

@@ -1,6 +1,5 @@
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -10,6 +9,7 @@ from sample_pictures import encode, plain
 from service_client import service_client
 from starlette.testclient import TestClient
 from structlog.testing import capture_logs
+from waiting import wait_until
 
 from app.server import create_app
 from app.settings import Settings
@@ -21,13 +21,6 @@ PHOTO = encode(plain(), "PNG")
 
 def ask(client: TestClient) -> Any:
     return client.post("/v1/captions", files={"image": PHOTO})
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 120
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 def test_not_ready_until_the_warm_up_image_is_captioned() -> None:

@@ -4,11 +4,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from datastore_cli import run
 from hashing_embedder import HashingEmbedder
-from typer.testing import CliRunner
 
 from datastore_build import __main__ as module
-from datastore_build.cli import datastore_app
 from retrieval.datastore import Datastore
 
 
@@ -26,13 +25,8 @@ def source(tmp_path: Path) -> Path:
     return path
 
 
-def _run(*arguments: str | Path) -> tuple[int, str, str]:
-    result = CliRunner().invoke(datastore_app, [str(argument) for argument in arguments])
-    return result.exit_code, result.stdout, result.stderr
-
-
 def test_build_names_the_rows_it_rejects(tmp_path: Path, source: Path) -> None:
-    code, output, messages = _run("build", source, "--output", tmp_path / "out")
+    code, output, messages = run("build", source, "--output", tmp_path / "out")
     assert code == 0
     assert "17 of 20 rows published: 17 entries, 17 texts (en 17)" in output
     assert f"{source}:4: not JSON" in messages
@@ -42,7 +36,7 @@ def test_build_names_the_rows_it_rejects(tmp_path: Path, source: Path) -> None:
 
 
 def test_build_json_is_one_document(tmp_path: Path, source: Path) -> None:
-    code, output, _ = _run("build", source, "--output", tmp_path / "out", "--json", "--language", "pt-BR")
+    code, output, _ = run("build", source, "--output", tmp_path / "out", "--json", "--language", "pt-BR")
     report = json.loads(output)
     assert code == 0
     assert (report["rows"], report["published"], report["rejected"]) == (20, 17, 3)
@@ -52,10 +46,10 @@ def test_build_json_is_one_document(tmp_path: Path, source: Path) -> None:
 
 
 def test_strict_ends_with_1_and_keeps_the_live_version(tmp_path: Path, source: Path) -> None:
-    _run("build", source, "--output", tmp_path / "out")
+    run("build", source, "--output", tmp_path / "out")
     live = (tmp_path / "out" / "CURRENT").read_text()
     source.write_text('{"text": "new"}\nnonsense\n')
-    code, output, messages = _run("build", source, "--output", tmp_path / "out", "--strict", "--json")
+    code, output, messages = run("build", source, "--output", tmp_path / "out", "--strict", "--json")
     assert (code, output) == (1, "")
     assert f"{source}:2: not JSON" in messages
     assert (
@@ -88,7 +82,7 @@ def test_strict_ends_with_1_and_keeps_the_live_version(tmp_path: Path, source: P
 )
 def test_errors(source: Path, arguments: list[str], code: int, message: str) -> None:
     given = [argument.replace("SOURCE", str(source)) for argument in arguments]
-    exit_code, output, messages = _run(*given)
+    exit_code, output, messages = run(*given)
     assert (exit_code, output) == (code, "")
     assert message in messages
     assert "Traceback" not in messages
@@ -99,12 +93,12 @@ def test_errors(source: Path, arguments: list[str], code: int, message: str) -> 
 def test_info(tmp_path: Path) -> None:
     source = tmp_path / "scenes.jsonl"
     source.write_text('{"texts": {"en": "a cat", "uk": "кіт"}}\n{"text": "a dog"}\n{}\n')
-    _run("build", source, "--output", tmp_path / "out")
-    code, output, _ = _run("info", tmp_path / "out")
+    run("build", source, "--output", tmp_path / "out")
+    code, output, _ = run("info", tmp_path / "out")
     assert code == 0
     for part in ("hashing-256, 256 dimensions", "scenes.jsonl: 2 of 3 rows, 1 rejected", "uk   Ukrainian"):
         assert part in output
-    code, output, _ = _run("info", tmp_path / "out", "--json")
+    code, output, _ = run("info", tmp_path / "out", "--json")
     document = json.loads(output)
     assert document["counts"] == {
         "entries": 2,
@@ -121,12 +115,12 @@ def test_an_approximate_index_is_explained_and_answers(tmp_path: Path, kind: str
     source = tmp_path / "captions.jsonl"
     source.write_text("".join(f'{{"text": "number {number} by {number % 37}"}}\n' for number in range(300)))
     arguments = ("--index", kind, "--target-ms", "0.01", "--target-recall", "0.9")
-    code, output, _ = _run("build", source, "--output", tmp_path / "out", *arguments)
+    code, output, _ = run("build", source, "--output", tmp_path / "out", *arguments)
     assert code == 0
     assert f"index {kind} (" in output
     assert "as asked for; measured recall@4 " in output
     assert "note: a query takes " in output  # nothing searches in a hundredth of a millisecond
-    code, output, _ = _run("info", tmp_path / "out")
+    code, output, _ = run("info", tmp_path / "out")
     assert f"index      {kind} (" in output
     assert "measured recall@4 " in output
     store = Datastore.open(tmp_path / "out")
@@ -136,17 +130,17 @@ def test_an_approximate_index_is_explained_and_answers(tmp_path: Path, kind: str
 
 
 def test_build_json_has_the_choice_of_index(tmp_path: Path, source: Path) -> None:
-    _, output, _ = _run("build", source, "--output", tmp_path / "out", "--json")
+    _, output, _ = run("build", source, "--output", tmp_path / "out", "--json")
     index = json.loads(output)["index"]
     assert index["kind"] == "flat"
     assert "few enough for exact search" in index["reason"]
 
 
 def test_info_finds_a_truncated_file(tmp_path: Path, source: Path) -> None:
-    _run("build", source, "--output", tmp_path / "out")
+    run("build", source, "--output", tmp_path / "out")
     (index,) = tmp_path.glob("out/versions/*/index.faiss")
     index.write_bytes(b"")
-    code, output, messages = _run("info", tmp_path / "out")
+    code, output, messages = run("info", tmp_path / "out")
     assert (code, output) == (1, "")
     assert "index.faiss is damaged" in messages
 
@@ -171,6 +165,6 @@ def test_help_does_not_wait_for_torch() -> None:
 
 def test_help_shows_examples() -> None:
     for command in ("build", "info"):
-        code, output, _ = _run(command, "--help")
+        code, output, _ = run(command, "--help")
         assert code == 0
         assert f"paellera datastore {command} " in output

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from hashing_embedder import HashingEmbedder
+from small_datastores import published_files
 
 from datastore_build.build import build_datastore
 from datastore_build.merging import merge_datastores
@@ -64,16 +65,11 @@ def _fill(disk: Path, free: int) -> Path:
     return ballast
 
 
-def _published(datastore: Path) -> dict[str, bytes]:
-    version = datastore / "versions" / (datastore / CURRENT).read_text().strip()
-    return {path.name: path.read_bytes() for path in version.iterdir() if path.name != "manifest.json"}
-
-
 def test_wherever_a_build_fills_the_disk_it_says_so_and_goes_on_later(
     disk: Path, source: Path, live: Path, tmp_path: Path
 ) -> None:
     build_datastore([source], tmp_path / "whole", HashingEmbedder(), **_OPTIONS)
-    expected, before = _published(tmp_path / "whole"), (live / CURRENT).read_text()
+    expected, before = published_files(tmp_path / "whole"), (live / CURRENT).read_text()
     kept_vectors = []
     free, output = 0, disk / "datastore"
     while True:
@@ -96,7 +92,7 @@ def test_wherever_a_build_fills_the_disk_it_says_so_and_goes_on_later(
         kept_vectors.append(bool(drafts))
         ballast.unlink()
         build_datastore([source], output, HashingEmbedder(), resume=True, **_OPTIONS)
-        assert _published(output) == expected
+        assert published_files(output) == expected
         assert len(list((output / "versions").iterdir())) == 2
         # By the page where little is written at a time, by the shard in between.
         free += _PAGE if free < 6 * _PAGE else 11 * _PAGE

@@ -1,9 +1,6 @@
-import sys
-
 import pytest
 
 from datastore_build.language_check import LanguageCheck
-from retrieval.errors import InvalidRequestError
 
 
 @pytest.fixture(scope="module")
@@ -33,9 +30,3 @@ def test_what_is_plainly_another_language(
     check: LanguageCheck, language: str, text: str, other: str | None
 ) -> None:
     assert check.plainly_other(language, text) == other
-
-
-def test_without_the_package_it_is_told_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "py3langid.langid", None)
-    with pytest.raises(InvalidRequestError, match=r"pip install 'paellera\[languages\]'"):
-        LanguageCheck()

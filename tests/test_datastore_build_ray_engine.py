@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from datastore_cli import run
 from hashing_embedder import HashingEmbedder
-from typer.testing import CliRunner
 
 from datastore_build.build import build_datastore
-from datastore_build.cli import datastore_app
+from datastore_build.engine import Engine, LocalEngine
 from datastore_build.ray_engine import RayWorker, import_ray, ray_engine
 from datastore_build.shards import EmbeddingShards
 from models.bundle import Bundle, default_bundle
@@ -75,6 +75,19 @@ class FailingEmbedder(HashingEmbedder):
             else:
                 raise self.error
         return super().embed_texts(texts)
+
+
+class ListsOnRay:
+    """Embeds here; what puts vectors into lists is another engine."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+
+    def run(
+        self, open_worker: Any, tasks: Sequence[Any], *, task_name: str = "task", **options: Any
+    ) -> Iterator[Any]:
+        engine = self.engine if task_name == "block" else LocalEngine()
+        return engine.run(open_worker, tasks, task_name=task_name, **options)
 
 
 class StoppingShards(EmbeddingShards):
@@ -189,7 +202,7 @@ def test_a_worker_killed_while_lists_are_filled_changes_nothing(
 ) -> None:
     embedder = HashingEmbedder(dimension=32)
     monkeypatch.setattr("datastore_build.indexing._BLOCK_BYTES", 90 * 4 * 32)  # six blocks
-    options = OPTIONS | {"index": IndexRequest(kind="ivf-pq")}
+    options = OPTIONS | {"index": IndexRequest(kind="ivf-pq", target_recall=0.5)}
     build_datastore([source], tmp_path / "local", embedder, **options)
     readers: set[int] = set()
 
@@ -208,11 +221,12 @@ def test_a_worker_killed_while_lists_are_filled_changes_nothing(
     lost: list[str] = []
     monkeypatch.setattr("datastore_build.build.EmbeddingShards", StoppingShards)
     with ray_engine(cluster, workers=2, on_lost=lost.append) as engine:
-        build_datastore([source], tmp_path / "out", embedder, engine=engine, **options)
+        build_datastore([source], tmp_path / "out", embedder, engine=ListsOnRay(engine), **options)
     killer.join()
     assert len(lost) == 1
     assert len(readers) == 2
     assert os.getpid() not in readers
+    assert read_manifest(_live(tmp_path / "out")).index.parameters["nlist"] > 1
     _assert_same(tmp_path / "out", tmp_path / "local", 32)
 
 
@@ -278,11 +292,6 @@ def test_a_shard_that_kills_every_worker_ends_the_build(
     _assert_same(tmp_path / "out", local)
 
 
-def _run(*arguments: str | Path) -> tuple[int, str, str]:
-    result = CliRunner().invoke(datastore_app, [str(argument) for argument in arguments])
-    return result.exit_code, result.stdout, result.stderr
-
-
 def test_build_and_add_on_the_command_line(
     tmp_path: Path, cluster: str, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -290,17 +299,22 @@ def test_build_and_add_on_the_command_line(
     monkeypatch.setattr("datastore_build.cli_changes.open_embedder", lambda bundle: HashingEmbedder())
     monkeypatch.chdir(tmp_path)  # the workers have another working folder
     ray = ("--engine", "ray", "--ray-address", cluster, "--workers", "1", "--json")
-    code, output, messages = _run("build", source, "--output", "out", "--index", "ivf-flat", *ray)
+    code, output, messages = run("build", source, "--output", "out", *ray)
     assert (code, messages) == (0, "")
     assert json.loads(output)["embedded"] == ENTRIES
-    build_datastore([source], tmp_path / "here", HashingEmbedder(), index=IndexRequest(kind="ivf-flat"))
+    here = build_datastore([source], tmp_path / "here", HashingEmbedder()).version
+    for arguments in (("out", *ray), ("here", "--json")):
+        code, output, messages = run("compact", arguments[0], "--index", "ivf-flat", *arguments[1:])
+        assert (code, messages) == (0, "")
     assert read_manifest(_live(tmp_path / "out")).index.kind == "ivf-flat"
-    _assert_same(tmp_path / "out", tmp_path / "here")
+    assert _live(tmp_path / "here").name != here
+    for name in ("captions.arrow", "index.faiss"):
+        assert (_live(tmp_path / "out") / name).read_bytes() == (_live(tmp_path / "here") / name).read_bytes()
     (tmp_path / "more.jsonl").write_text('{"text": "one more"}')
-    code, output, messages = _run("add", "out", "more.jsonl", *ray)
+    code, output, messages = run("add", "out", "more.jsonl", *ray)
     assert (code, messages) == (0, "")
     assert (json.loads(output)["embedded"], json.loads(output)["entries"]) == (1, ENTRIES + 1)
-    code, output, messages = _run("build", source, "--output", source / "out", *ray)
+    code, output, messages = run("build", source, "--output", source / "out", *ray)
     assert (code, output) == (1, "")
     assert messages.startswith("error: cannot write the datastore")
 
@@ -326,7 +340,7 @@ def test_options_that_do_not_work(
     message: str,
 ) -> None:
     monkeypatch.setattr("datastore_build.cli.open_embedder", lambda bundle: HashingEmbedder())
-    exit_code, output, messages = _run("build", source, "--output", tmp_path / "out", *arguments)
+    exit_code, output, messages = run("build", source, "--output", tmp_path / "out", *arguments)
     assert (exit_code, output) == (code, "")
     assert message in messages
     assert "Traceback" not in messages
@@ -338,7 +352,7 @@ def test_without_ray_one_line_says_what_to_install(
 ) -> None:
     monkeypatch.setattr("datastore_build.cli.open_embedder", lambda bundle: HashingEmbedder())
     monkeypatch.setitem(sys.modules, "ray", None)
-    code, _, messages = _run("build", source, "--output", tmp_path / "out", "--engine", "ray")
+    code, _, messages = run("build", source, "--output", tmp_path / "out", "--engine", "ray")
     assert code == 1
     assert messages == "error: --engine ray needs the package ray: pip install 'paellera[ray]'\n"
 

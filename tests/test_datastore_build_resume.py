@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pytest
 from hashing_embedder import HashingEmbedder
 from killed_builds import BLOCK_BYTES, OF_GRAPHS, OF_LISTS, OPTIONS, SHARD_ENTRIES, SOME_OF_LISTS, names
+from small_datastores import published_files
 
 from datastore_build.build import add_to_datastore, build_datastore
 from datastore_build.draft import open_draft
@@ -84,11 +85,6 @@ def killed_adding(tmp_path_factory: pytest.TempPathFactory, source: Path, base: 
     return folder
 
 
-def _published(output: Path) -> dict[str, bytes]:
-    version = output / "versions" / (output / CURRENT).read_text().strip()
-    return {path.name: path.read_bytes() for path in version.iterdir() if path.name != "manifest.json"}
-
-
 @pytest.fixture(scope="module")
 def expected(tmp_path_factory: pytest.TempPathFactory, source: Path) -> dict[str, bytes]:
     output = tmp_path_factory.mktemp("expected")
@@ -96,7 +92,7 @@ def expected(tmp_path_factory: pytest.TempPathFactory, source: Path) -> dict[str
     assert report.near_duplicates is not None
     assert report.near_duplicates.entries == 6
     assert report.entries == ENTRIES - 1
-    return _published(output)
+    return published_files(output)
 
 
 @pytest.mark.parametrize("moment", names())
@@ -110,7 +106,7 @@ def test_a_build_that_was_killed_goes_on_to_the_same_version(
     Datastore.open(output)
     embedder = HashingEmbedder()
     report = build_datastore([source], output, embedder, resume=True, **OPTIONS)
-    assert _published(output) == expected
+    assert published_files(output) == expected
     assert report.entries == ENTRIES - 1
     assert report.rows == report.published + report.rejected == 566
     versions = sorted(path.name for path in (output / "versions").iterdir())
@@ -127,10 +123,10 @@ def test_adding_that_was_killed_goes_on(moment: str, killed_adding: Path, source
     shutil.copytree(base, whole)
     add_to_datastore([source], whole, HashingEmbedder(), **OPTIONS)
     if moment == "live":  # done: the same again finds its ids taken
-        assert _published(killed_adding / moment) == _published(whole)
+        assert published_files(killed_adding / moment) == published_files(whole)
         return
     add_to_datastore([source], killed_adding / moment, HashingEmbedder(), resume=True, **OPTIONS)
-    assert _published(killed_adding / moment) == _published(whole)
+    assert published_files(killed_adding / moment) == published_files(whole)
 
 
 OF_APPROXIMATE = ("shard-noted", "hashed", "renamed")
@@ -183,7 +179,7 @@ def test_resuming_embeds_nothing_twice(tmp_path: Path, source: Path, expected: d
     done = ENTRIES - 1 - report.embedded
     assert done > 0
     assert done % SHARD_ENTRIES == 0
-    assert _published(tmp_path / "out") == expected
+    assert published_files(tmp_path / "out") == expected
 
 
 @pytest.mark.parametrize(
@@ -235,7 +231,7 @@ def test_a_damaged_shard_is_embedded_again(tmp_path: Path, source: Path, expecte
     content[1000] ^= 1
     shard.write_bytes(content)
     build_datastore([source], tmp_path / "out", HashingEmbedder(), resume=True, **OPTIONS)
-    assert _published(tmp_path / "out") == expected
+    assert published_files(tmp_path / "out") == expected
 
 
 def test_the_draft_of_a_build_that_runs_is_left_alone(tmp_path: Path, source: Path) -> None:
@@ -269,7 +265,7 @@ def test_a_disk_that_fills_up_is_one_clear_error_and_what_is_embedded_is_kept(
     Datastore.open(output)
     report = build_datastore([source], output, HashingEmbedder(), resume=True, **OPTIONS)
     assert report.embedded == ENTRIES - 1 - 2 * SHARD_ENTRIES
-    assert _published(output) == expected
+    assert published_files(output) == expected
 
 
 def test_a_source_that_breaks_off_is_one_clear_error(tmp_path: Path, source: Path, base: Path) -> None:
@@ -296,4 +292,4 @@ def test_an_embedder_out_of_memory_is_one_clear_error(
     with pytest.raises(DatastoreError, match=r"^embedding failed: .*memory\. Nothing .*--resume goes on$"):
         build_datastore([source], tmp_path / "out", Failing(), **OPTIONS)
     build_datastore([source], tmp_path / "out", HashingEmbedder(), resume=True, **OPTIONS)
-    assert _published(tmp_path / "out") == expected
+    assert published_files(tmp_path / "out") == expected

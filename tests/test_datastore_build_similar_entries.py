@@ -62,14 +62,20 @@ def test_deleted_entries_are_neither_found_nor_a_reason(datastore: Path) -> None
     assert [(one.id, one.earlier_id) for one in found] == [("hounds", "hound")]
 
 
-def test_the_same_as_comparing_all_with_all(tmp_path: Path) -> None:
+@pytest.mark.parametrize("group", [4, 60])
+def test_the_same_as_comparing_all_with_all(
+    tmp_path: Path, group: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("datastore_build.earlier_entries._COMPARED", 64)
+    monkeypatch.setattr("datastore_build.earlier_entries._EARLIER", 100)
+
     class Drawn:
         id, dimension = "drawn-8", 8
 
         def embed_texts(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-            draws = [np.random.default_rng(int(text.split()[1]) // 4) for text in texts]
+            draws = [np.random.default_rng(int(text.split()[1]) // group) for text in texts]
             vectors = np.stack([draw.standard_normal(8, np.float32) for draw in draws])
-            jitter = np.array([[int(text.split()[1]) % 4] for text in texts], np.float32) * 0.01
+            jitter = np.array([[int(text.split()[1]) % group] for text in texts], np.float32) * (0.04 / group)
             vectors += jitter
             normalised: npt.NDArray[np.float32] = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
             return normalised

@@ -2,10 +2,8 @@ import json
 from pathlib import Path
 
 import pytest
+from datastore_cli import run
 from small_datastores import publish
-from typer.testing import CliRunner
-
-from app.commands.datastore import datastore_app
 
 
 @pytest.fixture
@@ -18,14 +16,13 @@ def versions(datastore: Path) -> list[str]:
     return [publish(datastore, [text]) for text in ("a cat", "a dog", "a cup")]
 
 
-def run(*arguments: str | Path) -> tuple[int, str, str]:
-    result = CliRunner().invoke(datastore_app, [str(argument) for argument in arguments])
-    return result.exit_code, result.stdout, result.stderr
-
-
 def test_activate_and_rollback(datastore: Path, versions: list[str]) -> None:
     first, _, third = versions
-    assert run("activate", datastore, first) == (0, f"version {first} is live, before it {third} was\n", "")
+    assert run("activate", datastore, first) == (
+        0,
+        f"version {first} is live, before it {third} was\n",
+        "",
+    )
     assert run("activate", datastore, first) == (0, f"version {first} is live already\n", "")
     code, output, _ = run("rollback", datastore, "--json")
     assert (code, json.loads(output)) == (0, {"version": third, "previous": first})

@@ -1,11 +1,6 @@
 """Captions in another language than asked for are told."""
 
-import sys
-
-import pytest
-
 from evaluation.language_compliance import LanguageCompliance
-from retrieval.errors import InvalidRequestError
 from retrieval.languages import XM3600_LANGUAGES
 
 CAPTIONS = {
@@ -35,9 +30,3 @@ def test_only_maori_cannot_be_told() -> None:
     compliance = LanguageCompliance()
     assert [code for code in XM3600_LANGUAGES if not compliance.knows(code)] == ["mi"]
     assert compliance.share(["He kurī"], "mi") is None
-
-
-def test_without_the_package_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "py3langid.langid", None)
-    with pytest.raises(InvalidRequestError, match=r"pip install 'paellera\[languages\]'"):
-        LanguageCompliance()

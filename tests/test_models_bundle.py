@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -102,17 +103,20 @@ def test_a_language_with_a_prompt_that_the_bundle_lacks_is_refused() -> None:
         captioner.caption([Image.new("RGB", (40, 40))], CaptionSettings(("en", "th")))
 
 
-def test_photos_are_matched_as_the_captioner_does_it_but_without_what_only_captions_need(
-    bundle: Path,
-) -> None:
+def test_photos_are_embedded_and_matched_without_what_only_captions_need(bundle: Path) -> None:
     photos = [Image.new("RGB", (40, 40), colour) for colour in ("red", "green")]
     texts = [["A red wall.", "A green wall."], ["A dog."]]
-    expected = Bundle.open(bundle).load_captioner().match(photos, texts)
+    captioner = Bundle.open(bundle).load_captioner()
+    expected = captioner.match(photos, texts)
     shutil.rmtree(bundle / "datastore")
     for name in ("language.safetensors", "bridge.safetensors"):
         (bundle / name).write_bytes(b"no weights")
     opened = Bundle(bundle, read_manifest(bundle))
     assert opened.load_photo_matcher().match(photos, texts) == expected
+    embedder = opened.load_photo_embedder()
+    assert np.array_equal(embedder.embed_images(photos), captioner.embed_images(photos))
+    assert np.array_equal(embedder.embed_texts(texts[0]), captioner.embed_texts(texts[0]))
+    assert embedder.embed_images([]).shape == (0, embedder.dimension)
     edit_manifest(bundle, lambda d: d.update(matcher=None))
     with pytest.raises(InvalidRequestError, match="has no matcher"):
         Bundle(bundle, read_manifest(bundle)).load_photo_matcher()

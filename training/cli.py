@@ -9,7 +9,9 @@ from training.config import read_config, read_settings
 
 train_app = typer.Typer(no_args_is_help=True, help="Train the parts of a bundle, each from its recipe.")
 
-ConfigFile = Annotated[Path, typer.Option("--config", help="The recipe, a TOML file.", show_default=False)]
+ConfigFile = Annotated[
+    Path, typer.Option("--config", metavar="FILE", help="The recipe, a TOML file.", show_default=False)
+]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on from the run's last checkpoint.")]
 
 DryRun = Annotated[

@@ -21,7 +21,7 @@ from retrieval.errors import PaelleraError
 
 # Without a key and without a limit. /metrics is not among them: it tells how much is asked for, and when.
 OPEN_PATHS = frozenset(
-    {"/livez", "/readyz", "/openapi.json"}
+    {"/", "/livez", "/readyz", "/openapi.json"}
     | {"/docs", "/docs/start.js", "/docs/swagger-ui-bundle.js", "/docs/swagger-ui.css"}
 )
 _CHALLENGE = 'Bearer realm="paellera"'

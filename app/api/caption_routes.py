@@ -1,6 +1,7 @@
 """The endpoints. Each reads its request, asks the service, and returns a model of app/schemas.py."""
 
 from collections.abc import Sequence
+from enum import Enum
 from typing import cast
 
 from fastapi import APIRouter, Request, Response
@@ -20,10 +21,14 @@ from app.schemas import CaptionReply, LanguagesReply, StatusReply
 from app.service import CaptionService
 
 router = APIRouter()
+# Headings of the reference at /docs.
+_CAPTIONS: list[str | Enum] = ["captions"]
+_PROBES: list[str | Enum] = ["operation"]
 
 
 @router.post(
     "/v1/captions",
+    tags=_CAPTIONS,
     summary="Caption one or more photos in one or more languages",
     response_model=CaptionReply,
     openapi_extra=caption_operation(),
@@ -57,6 +62,7 @@ async def create_captions(request: Request) -> Response:
 
 @router.get(
     "/v1/languages",
+    tags=_CAPTIONS,
     summary="The languages this server captions in",
     responses=problem_responses((503, "The model is being loaded")),
 )
@@ -69,6 +75,7 @@ async def list_languages(request: Request) -> LanguagesReply:
 
 @router.get(
     "/livez",
+    tags=_PROBES,
     summary="Is the process alive?",
     responses=problem_responses((503, "The model could not be loaded; restart the process")),
 )
@@ -81,6 +88,7 @@ async def livez(request: Request) -> StatusReply:
 
 @router.get(
     "/readyz",
+    tags=_PROBES,
     summary="Can it caption? 503 until the model has captioned a warm-up image, and again before it stops",
     responses=problem_responses((503, "Not yet, or not for long")),
 )

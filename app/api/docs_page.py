@@ -1,8 +1,9 @@
 """/docs: Swagger UI, with everything it needs from this server: API keys are typed into that page.
 
-Swagger UI's files are those of the package fastapi-offline, of which nothing else is used. All addresses on
-the page are relative, so that it works below any path that a proxy puts in front. The browser is told to load
-nothing from anywhere else and to run no script that stands in the page itself.
+The service's bare address leads there. Swagger UI's files are those of the package fastapi-offline, of which
+nothing else is used. All addresses on the page are relative, so that it works below any path that a proxy
+puts in front. The browser is told to load nothing from anywhere else and to run no script that stands in the
+page itself.
 """
 
 import hashlib
@@ -10,7 +11,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from fastapi import FastAPI
-from fastapi.responses import FileResponse, HTMLResponse, Response
+from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse, Response
 
 DOCS_PATH = "/docs"
 START_PATH = f"{DOCS_PATH}/start.js"
@@ -84,6 +85,10 @@ def add_docs_page(app: FastAPI) -> None:
         script=_address(SCRIPT_PATH, script.read_bytes()),
         start=_address(START_PATH, _START.encode()),
     )
+
+    @app.get("/", include_in_schema=False)
+    async def start() -> Response:
+        return RedirectResponse(DOCS_PATH.removeprefix("/"))
 
     @app.get(DOCS_PATH, include_in_schema=False)
     async def docs() -> Response:

@@ -4,9 +4,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import numpy as np
-import numpy.typing as npt
 import typer
+from PIL import Image
 
 from app.images import decode_image
 from app.schemas import NeighbourItem
@@ -20,11 +19,24 @@ from retrieval.datastore import Datastore
 from retrieval.errors import InvalidImageError
 
 if TYPE_CHECKING:
-    from models.captioner import Captioner
+    from datastore_build.worker import TextEmbedder
+    from models.photo_embedding import PhotoEmbedder
+
+_HELP = """Build, inspect, search and exchange datastores: the captions that are retrieved for an image.
+
+\b
+Examples:
+  paellera datastore build captions.jsonl --output my-datastore
+  paellera datastore info my-datastore
+  paellera datastore search my-datastore --text "a dog on a beach"
+  paellera caption photo.jpg --datastore my-datastore
+
+docs/datastore.md tells more, docs/scale.md how millions of captions are built on several machines.
+"""
 
 datastore_app = typer.Typer(
     name="datastore",
-    help="Build, inspect, search and exchange datastores: the captions that are retrieved for an image.",
+    help=_HELP,
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -46,21 +58,26 @@ def search(
     datastore: Annotated[
         Path, typer.Argument(metavar="DIR", help="The datastore's folder.", show_default=False)
     ],
-    text: Annotated[str | None, typer.Option("--text", help="What to look for.", show_default=False)] = None,
+    text: Annotated[
+        str | None, typer.Option("--text", metavar="TEXT", help="What to look for.", show_default=False)
+    ] = None,
     image: Annotated[
         Path | None, typer.Option("--image", metavar="FILE", help="A photo to look for.", show_default=False)
     ] = None,
     language: Annotated[
-        str, typer.Option("--language", callback=language_tag, help="Show the texts in this language.")
+        str,
+        typer.Option(
+            "--language", metavar="LANGUAGE", callback=language_tag, help="Show the texts in this language."
+        ),
     ] = "en",
-    k: Annotated[int, typer.Option("-k", min=1, max=100, help="How many neighbours.")] = 5,
+    k: Annotated[int, typer.Option("-k", metavar="K", min=1, max=100, help="How many neighbours.")] = 5,
     bundle: BundleOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show the captions nearest to a text or to a photo, best first.
+    """Show the captions nearest to a text or a photo.
 
-    An entry without a text in the language is shown in another one that it has. Texts that nearly equal a
-    better one are left out.
+    The best come first. An entry without a text in the language is shown in another one that it has. Texts
+    that nearly equal a better one are left out.
 
     \b
     Examples:
@@ -69,9 +86,12 @@ def search(
     """
     with one_line_errors():
         if image is not None and text is None:
-            store, query = _image_query(datastore, image, bundle)
+            photo = _read_photo(image)
+            photo_embedder = open_photo_embedder(bundle)
+            store, query = _open(datastore, photo_embedder), photo_embedder.embed_images([photo])
         elif text is not None and text.strip() and image is None:
-            store, query = _text_query(datastore, text, bundle)
+            embedder = open_embedder(bundle)
+            store, query = _open(datastore, embedder), embedder.embed_texts([text])
         else:
             raise typer.BadParameter("give either --text or --image", param_hint="--text / --image")
         neighbours = store.neighbours(query, [[language]], k)[0][0]
@@ -88,27 +108,21 @@ def search(
             typer.echo(f"{neighbour.score:6.3f}  {neighbour.language:3}  {neighbour.id}  {neighbour.text}")
 
 
-def open_captioner(bundle: Path | None, datastore: Path) -> "Captioner":
-    """The captioner of a bundle, of the default one if None, on that datastore."""
+def open_photo_embedder(bundle: Path | None) -> "PhotoEmbedder":
+    """What makes queries of photos in a bundle, in the default one if None."""
     # Here, because it imports torch, which takes seconds: `info` and `--help` must not wait for it.
     from models.bundle import Bundle, default_bundle
 
-    return Bundle.open(bundle or default_bundle()).load_captioner(datastore)
+    return Bundle.open(bundle or default_bundle()).load_photo_embedder()
 
 
-def _text_query(datastore: Path, text: str, bundle: Path | None) -> tuple[Datastore, npt.NDArray[np.float32]]:
-    embedder = open_embedder(bundle)
-    store = Datastore.open(datastore, embedder_id=embedder.id, dimension=embedder.dimension)
-    return store, embedder.embed_texts([text])
-
-
-def _image_query(
-    datastore: Path, image: Path, bundle: Path | None
-) -> tuple[Datastore, npt.NDArray[np.float32]]:
+def _read_photo(path: Path) -> Image.Image:
     try:
-        data = image.read_bytes()
+        data = path.read_bytes()
     except OSError as error:
-        raise InvalidImageError(f"cannot read {image}: {error.strerror}") from None
-    decoded = decode_image(data)
-    captioner = open_captioner(bundle, datastore)
-    return captioner.datastore, captioner.embed_images([decoded.image])
+        raise InvalidImageError(f"cannot read {path}: {error.strerror}") from None
+    return decode_image(data).image
+
+
+def _open(datastore: Path, embedder: "TextEmbedder | PhotoEmbedder") -> Datastore:
+    return Datastore.open(datastore, embedder_id=embedder.id, dimension=embedder.dimension)

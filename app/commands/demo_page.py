@@ -32,7 +32,8 @@ def demo_page(photos: Sequence[CaptionedPhoto]) -> str:
         _STYLE,
         "<header><h1>Paellera</h1><p>Photos that come with scikit-image and scikit-learn, captioned by the "
         "built-in model. Each caption opens to those that were retrieved for it, with how near they are to "
-        "the photo; the bars say how sure the model was of its words.</p></header>\n"
+        "the photo; the bars say how probable it is that a caption fits its photo. Half is what the model "
+        "says of photos unlike those it learnt from: it cannot tell.</p></header>\n"
         f"<main>\n{''.join(map(_photo, photos))}</main>\n",
     )
 

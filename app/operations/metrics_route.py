@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from app.access.gate import admin_or_open
 from app.operations.metrics import CONTENT_TYPE, Metrics
 
-router = APIRouter()
+router = APIRouter(tags=["operation"])
 
 
 @router.get(

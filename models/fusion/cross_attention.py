@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from models.fusion.attention import attention, merge_heads, split_heads
+from models.fusion.blocks import init_weights
 from models.fusion.bridge import Origins
 
 
@@ -89,14 +90,7 @@ class CrossAttentionBridge(nn.Module):
         self.norms = nn.ModuleList(nn.LayerNorm(config.d_model) for _ in range(layers))
         self.q_projs = nn.ModuleList(nn.Linear(config.d_model, inner) for _ in range(layers))
         self.out_projs = nn.ModuleList(nn.Linear(inner, config.d_model) for _ in range(layers))
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """N(0, 0.02) weights and zero biases, as in PAELLA's training."""
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.normal_(module.weight, std=0.02)
-                nn.init.zeros_(module.bias)
+        init_weights(self)  # as in PAELLA's training
 
     def prepare(self, memory: Tensor, mask: Tensor | None = None) -> CrossAttentionState:
         batch, length, _ = memory.shape
