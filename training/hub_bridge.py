@@ -118,7 +118,7 @@ class HubBridgeRecipe:
         else:  # a row has one caption, so that its text is plain, and padded on the right
             hidden = self._model(batch.input_ids, bridge=self._dropped, bridge_state=state)
         learnt = batch.labels != IGNORE
-        # With half a million rows the scores of all positions would not fit; those of captions are a tenth.
+        # Not the scores of all positions: over XGLM's 256,008 tokens they would not fit in memory.
         return F.cross_entropy(self._model.logits(hidden[learnt]).float(), batch.labels[learnt])
 
     def weight(self, batch: Batch) -> float:
