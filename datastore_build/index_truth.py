@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import Self
 
+import faiss
 import numpy as np
 import numpy.typing as npt
 
@@ -13,7 +14,7 @@ NEIGHBOURS = 4  # k: as many captions as go into a prompt
 KEPT = 64  # true neighbours remembered, so that entries which tie with the k-th count as found
 
 _TIE = 1e-6
-_BLOCK_BYTES = 2**24  # of vectors, or of their scores, looked at at once
+_BLOCK_BYTES = 2**24  # of vectors looked at at once
 
 Vectors = npt.NDArray[np.float32]
 Nearest = tuple[Vectors, npt.NDArray[np.int64]]  # scores, entries: (Q, K), best first
@@ -34,7 +35,7 @@ class Truth:
         """Reads all vectors once, a block at a time."""
         first = 0
         parts: list[Nearest] = []
-        for block in blocks(vectors, _rows_at_once(vectors.dimension, len(queries))):
+        for block in blocks(vectors, max(1, _BLOCK_BYTES // (4 * vectors.dimension))):
             parts = [merge_nearest([*parts, nearest(queries, block, first)])]
             first += len(block)
         return cls(parts[0], min(k, vectors.count))
@@ -54,15 +55,9 @@ class Truth:
 
 def nearest(queries: Vectors, vectors: Vectors, first: int) -> Nearest:
     """Of queries (Q, E) among vectors (n, E), the first of which is the entry `first`: (Q, min(KEPT, n))."""
-    step = _rows_at_once(vectors.shape[1], len(queries))
-    parts: list[Nearest] = []
-    for start in range(0, len(vectors), step):
-        block = vectors[start : start + step]
-        scores = queries @ block.T  # (Q, rows)
-        kept = min(KEPT, len(block))
-        best = np.argpartition(-scores, kept - 1, axis=1)[:, :kept]
-        parts = [merge_nearest([*parts, (np.take_along_axis(scores, best, 1), best + (first + start))])]
-    return parts[0]
+    kept = min(KEPT, len(vectors))
+    scores, entries = faiss.knn(queries, vectors, kept, metric=faiss.METRIC_INNER_PRODUCT)
+    return scores, entries + first
 
 
 def merge_nearest(parts: Iterable[Nearest]) -> Nearest:
@@ -71,7 +66,3 @@ def merge_nearest(parts: Iterable[Nearest]) -> Nearest:
     scores, entries = np.concatenate(all_scores, axis=1), np.concatenate(all_entries, axis=1)
     order = np.argsort(-scores, axis=1, kind="stable")[:, :KEPT]
     return np.take_along_axis(scores, order, 1), np.take_along_axis(entries, order, 1)
-
-
-def _rows_at_once(dimension: int, queries: int) -> int:
-    return max(1, _BLOCK_BYTES // (4 * max(dimension, queries)))

@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from datastore_build.engine import Engine, LocalEngine
+from datastore_build.faiss_threads import faiss_threads
 from datastore_build.flat_index import write_flat_index
 from datastore_build.graph_index import link_graph
 from datastore_build.index_plan import IndexPlan
@@ -84,14 +85,16 @@ class _Build:
 def _build_graph(build: _Build, queries: Queries | None) -> IndexSettings:
     vectors, plan = build.vectors, build.plan
     # Threads link a graph in the order they come to it; with one, the same vectors give the same graph.
-    with _threads(1):
+    with faiss_threads(1):
         index = link_graph(vectors, plan, build.rows_of("linking"))
     _write(index, build.folder / INDEX)
     if not vectors.count:
         return _settings(plan)
     build.report("tuning", None)
     asked = held_out_queries(vectors, plan.seed) if queries is None else queries
-    return _tuned(build, plan, index, Truth.scan(vectors, asked), asked)
+    with faiss_threads(1):
+        truth = Truth.scan(vectors, asked)
+    return _tuned(build, plan, index, truth, asked)
 
 
 def _build_lists(build: _Build, kept: Path, queries: Queries | None) -> IndexSettings:
@@ -148,7 +151,7 @@ def _tuned(build: _Build, plan: IndexPlan, index: Any, truth: Truth, queries: Qu
         stored = StoredVectors.open(
             build.folder / VECTORS, plan.storage, dimension=vectors.dimension, entries=vectors.count
         )
-    with _threads(1):
+    with faiss_threads(1):
         return tune(
             lambda chosen: VectorIndex(index, chosen, stored), _settings(plan), vectors, queries, truth
         )
@@ -193,17 +196,6 @@ def _kept(work: Path | None, folder: Path) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory(dir=folder.resolve().parent, prefix=".blocks-") as temporary:
         yield Path(temporary)
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """faiss uses that many threads meanwhile."""
-    before = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(count)
-    try:
-        yield
-    finally:
-        faiss.omp_set_num_threads(before)
 
 
 def _quiet(stage: str, fraction: float | None) -> None:

@@ -1,8 +1,9 @@
 """Rows into lists and codes, a block at a time: the part of an IVF index's making that workers share.
 
-A block depends on its rows and on the trained index alone, so blocks can be made in any order, again, and
-anywhere. While a worker has the vectors of a block at hand, it also rounds them for vectors.bin and compares
-them with the queries that the search will be tuned on, so that they are read once.
+A block depends on its rows and on the trained index alone, and not on the number of threads, so blocks can be
+made in any order, again, and anywhere. While a worker has the vectors of a block at hand, it also rounds them
+for vectors.bin and compares them with the queries that the search will be tuned on, so that they are read
+once.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from datastore_build.engine import Engine, OnStep
+from datastore_build.faiss_threads import in_single_threads
 from datastore_build.index_truth import KEPT, Nearest, nearest
 from datastore_build.list_training import trained_index
 from datastore_build.noted_files import NotedFiles
@@ -22,6 +24,9 @@ from retrieval.index_check import inverted_index
 from retrieval.stored_vectors import StoredKind, encode, record_type
 
 Vectors = npt.NDArray[np.float32]
+
+_PART_ROWS = 2048  # of a block, that one thread puts into lists at once
+_QUERIES = 64  # that one thread compares with a block at once
 
 # Of each row, sorted by list and then by row: its list, its place in the block, its code. IVF-Flat has no
 # codes, and its rows are in order. Then: for vectors.bin, and for the truth.
@@ -134,21 +139,30 @@ class ListBlocks:
         rows = self.rows(number)
         vectors = self.vectors.read(rows.start, rows.stop)
         made: dict[Field, npt.NDArray[Any]] = {}
+        parts = [vectors[start : start + _PART_ROWS] for start in range(0, len(vectors), _PART_ROWS)]
         if self.code_size:
-            lists, codes = encoded(index, vectors)
+            listed = in_single_threads(lambda part: encoded(index, part), parts)
+            lists, codes = (np.concatenate(column) for column in zip(*listed, strict=True))
             places = np.argsort(lists, kind="stable")
             made |= {"lists": lists[places], "places": places, "codes": codes[places]}
         else:
-            made["lists"] = index.quantizer.search(vectors, 1)[1][:, 0]
+            found = in_single_threads(lambda part: index.quantizer.search(part, 1)[1][:, 0], parts)
+            made["lists"] = np.concatenate(found)
         if self.storage is not None:
             made["records"] = encode(vectors, self.storage)
         if self.queries is not None:
-            made["scores"], made["entries"] = nearest(self.queries, vectors, rows.start)
+            made["scores"], made["entries"] = self._compared(self.queries, vectors, rows.start)
         contents = [
             np.ascontiguousarray(made[name], dtype).reshape(shape).view("u1").data
             for name, dtype, shape in self._fields(len(rows))
         ]
         return MadeBlock(number, self.files.store(self._name(number), contents), len(rows))
+
+    def _compared(self, queries: Vectors, vectors: Vectors, first: int) -> Nearest:
+        parts = [queries[start : start + _QUERIES] for start in range(0, len(queries), _QUERIES)]
+        near = in_single_threads(lambda part: nearest(part, vectors, first), parts)
+        scores, entries = zip(*near, strict=True)
+        return np.concatenate(scores), np.concatenate(entries)
 
 
 def encoded(index: Any, vectors: Vectors) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]]:

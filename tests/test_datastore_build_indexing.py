@@ -219,7 +219,7 @@ class _CountingSource:
 
 def test_no_more_than_a_block_and_a_sample_are_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("datastore_build.indexing._BLOCK_BYTES", 500 * 4 * DIMENSION)
-    monkeypatch.setattr("datastore_build.index_truth._BLOCK_BYTES", 500 * 4 * 512)
+    monkeypatch.setattr("datastore_build.index_truth._BLOCK_BYTES", 500 * 4 * DIMENSION)
     monkeypatch.setattr("datastore_build.list_training._TRAINING_BYTES", 600 * 4 * DIMENSION)
     source = _CountingSource(VECTORS_3000)
     build_index(source, _plan("ivf-pq"), tmp_path)

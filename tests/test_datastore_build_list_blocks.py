@@ -1,6 +1,10 @@
 """Blocks of rows, made in whatever order and merged, against an index that faiss adds all rows to itself."""
 
+import os
+import pickle
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -18,7 +22,8 @@ from datastore_build.compressed_index import prepare_search, train_compressed
 from datastore_build.engine import LocalEngine, OnStep, Result, Task
 from datastore_build.index_plan import IndexPlan, choose_index
 from datastore_build.indexing import build_index
-from datastore_build.list_training import trained_index
+from datastore_build.list_blocks import ListBlocks
+from datastore_build.list_training import train_lists, trained_index
 from datastore_build.noted_files import NotedFiles
 from retrieval.manifest import INDEX, VECTORS, IndexChoice, IndexRequest
 
@@ -133,3 +138,43 @@ def test_what_is_made_is_not_made_again_unless_it_is_damaged(tmp_path: Path, kin
     assert _build(tmp_path / "half", kind, engine=engine, work=tmp_path / "work") == whole
     assert engine.tasks == [1, 4, 5, 6]  # the fifth was made, but nobody was told
     assert trained.stat().st_mtime_ns == before
+
+
+def test_the_number_of_threads_changes_nothing(tmp_path: Path) -> None:
+    """In processes of their own: faiss's BLAS stays with one thread where it began with one."""
+    dimension = 256
+    source = MemoryVectors(dimension, [clustered(1200, dimension)])
+    files = NotedFiles(tmp_path / "trained")
+    train_lists(source, choose_index(1200, dimension, IndexRequest(kind="ivf-flat")), files)
+    queries = source.sample(512, 1)
+    made: list[bytes] = []
+    for threads in (1, 3):
+        shutil.copytree(files.folder, tmp_path / str(threads))
+        blocks = ListBlocks(
+            vectors=source,
+            files=NotedFiles(tmp_path / str(threads)),
+            block_rows=1200,
+            code_size=0,
+            storage=None,
+            queries=queries,
+        )
+        (tmp_path / "job").write_bytes(pickle.dumps(blocks))
+        tests = Path(__file__).parent
+        environment = os.environ | {
+            "OMP_NUM_THREADS": str(threads),
+            "PYTHONPATH": f"{tests}:{tests.parent}",
+        }
+        command = [sys.executable, "-c", _MAKE, str(tmp_path / "job")]
+        subprocess.run(command, check=True, env=environment, timeout=120)
+        made.append((tmp_path / str(threads) / "rows-0-1200.bin").read_bytes())
+    assert made[0] == made[1]
+
+
+_MAKE = """
+import pathlib, pickle, sys
+from datastore_build import list_blocks
+from datastore_build.engine import LocalEngine
+list_blocks._QUERIES = 512  # else they are too few for several threads
+blocks = pickle.loads(pathlib.Path(sys.argv[1]).read_bytes())
+blocks.make_all(LocalEngine(), lambda rows: None)
+"""
