@@ -31,10 +31,10 @@ from benchmarks.datastore_vectors import (
     near_queries,
     write_vectors,
 )
-from datastore_build.index_plan import IndexPlan, choose_index, parse_bytes
-from datastore_build.index_report import describe_index
-from datastore_build.index_truth import Truth
-from datastore_build.indexing import build_index
+from datastore_build.indexes.indexing import build_index
+from datastore_build.indexes.plan import IndexPlan, choose_index, parse_bytes
+from datastore_build.indexes.report import describe_index
+from datastore_build.indexes.truth import Truth
 from retrieval.files import replacing
 from retrieval.manifest import IndexRequest, IndexSettings
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import faiss
 
 from benchmarks.machine import processor
-from datastore_build.index_report import describe_index
+from datastore_build.indexes.report import describe_index
 from retrieval.manifest import IndexSettings
 
 K = 4

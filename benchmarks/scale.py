@@ -23,25 +23,25 @@ import torch
 
 from benchmarks.datastore_vectors import write_vectors
 from benchmarks.machine import processor
-from datastore_build.caption_files import CaptionsFile
 from datastore_build.embedding import ShardJob, make_shard
-from datastore_build.engine import LocalEngine
-from datastore_build.entries import Entry, EntryText
-from datastore_build.index_plan import choose_index
-from datastore_build.index_tuning import held_out_queries
-from datastore_build.list_blocks import ListBlocks
-from datastore_build.list_merging import fill_lists
-from datastore_build.list_training import empty_index, train_lists
+from datastore_build.engines.engine import LocalEngine
+from datastore_build.engines.worker import EmbeddingWorker
+from datastore_build.indexes.list_blocks import ListBlocks
+from datastore_build.indexes.list_merging import fill_lists
+from datastore_build.indexes.list_training import empty_index, train_lists
+from datastore_build.indexes.plan import choose_index
+from datastore_build.indexes.tuning import held_out_queries
 from datastore_build.noted_files import NotedFiles
 from datastore_build.shards import EmbeddingShards
-from datastore_build.worker import EmbeddingWorker
+from datastore_build.sources.caption_files import CaptionsFile
+from datastore_build.sources.entries import Entry, EntryText
 from datastore_build.writer import CaptionsWriter
 from models.bundle import Bundle, default_bundle
 from retrieval.embedder import Embedder
 from retrieval.manifest import CAPTIONS, IndexChoice, IndexRequest, live_version, read_manifest
 
 _SHARD = 2048  # captions of a measured shard
-# Of vectors: trained on at most (datastore_build/list_training.py), and in a block (indexing.py).
+# Of vectors: trained on at most (datastore_build/indexes/list_training.py), and in a block (indexing.py).
 _TRAINED_BYTES, _BLOCK_BYTES = 2**28, 2**26
 
 

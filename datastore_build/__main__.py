@@ -2,7 +2,7 @@
 
 import sys
 
-import datastore_build.cli_changes  # noqa: F401  (its commands)
+import datastore_build.commands.changes  # noqa: F401  (its commands)
 from datastore_build.cli import datastore_app
 
 

@@ -16,23 +16,23 @@ from datastore_build.build_state import (
     Staged,
     identify,
 )
-from datastore_build.caption_files import CaptionsFile
-from datastore_build.clear_failure import clear_failure
 from datastore_build.draft import Draft, open_draft
 from datastore_build.embedding import ShardJob, embed_shards
-from datastore_build.engine import Engine, LocalEngine
-from datastore_build.index_plan import IndexPlan, choose_index
-from datastore_build.indexing import build_index
+from datastore_build.engines.clear_failure import clear_failure
+from datastore_build.engines.engine import Engine, LocalEngine
+from datastore_build.engines.worker import TextEmbedder
+from datastore_build.indexes.indexing import build_index
+from datastore_build.indexes.plan import IndexPlan, choose_index
 from datastore_build.part import Part
-from datastore_build.photo_match import PhotoMatch
 from datastore_build.publish import publish
-from datastore_build.readers import Source, open_sources
 from datastore_build.report import BuildProgress, BuildReport
 from datastore_build.shards import SHARD_ENTRIES, EmbeddingShards
+from datastore_build.sources.caption_files import CaptionsFile
+from datastore_build.sources.photo_match import PhotoMatch
+from datastore_build.sources.readers import Source, open_sources
 from datastore_build.staging import stage
 from datastore_build.vectors import VectorSource
 from datastore_build.version_vectors import JoinedVectors
-from datastore_build.worker import TextEmbedder
 from retrieval.errors import DatastoreError
 from retrieval.languages import normalise
 from retrieval.manifest import CAPTIONS, REJECTS, VERSIONS, IndexRequest, IndexSettings, describe_file

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from datastore_build.build import build_datastore
 from datastore_build.build_state import QualityFilters
-from datastore_build.cli_options import (
+from datastore_build.commands.options import (
     BundleOption,
     CheckLanguageOption,
     EngineOption,
@@ -39,13 +39,13 @@ from datastore_build.cli_options import (
     WorkersOption,
     index_request,
 )
-from datastore_build.cli_report import print_rejects, print_report, progress_bar
-from datastore_build.engine_choice import open_engine
-from datastore_build.index_report import describe_index
-from datastore_build.photo_match import PhotoMatch
-from datastore_build.readers import SUPPORTED, open_sources
+from datastore_build.commands.report import print_rejects, print_report, progress_bar
+from datastore_build.engines.choice import open_engine
+from datastore_build.engines.worker import TextEmbedder
+from datastore_build.indexes.report import describe_index
 from datastore_build.report import RejectedRowsError
-from datastore_build.worker import TextEmbedder
+from datastore_build.sources.photo_match import PhotoMatch
+from datastore_build.sources.readers import SUPPORTED, open_sources
 from retrieval.activation import version_folders
 from retrieval.errors import PaelleraError
 from retrieval.languages import display_name

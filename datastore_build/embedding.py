@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from datastore_build.caption_files import CaptionsFile
-from datastore_build.engine import Engine, OnStep
-from datastore_build.entries import Entry
+from datastore_build.engines.engine import Engine, OnStep
+from datastore_build.engines.worker import EmbeddingWorker, TextEmbedder
 from datastore_build.shards import EmbeddingShards
-from datastore_build.worker import EmbeddingWorker, TextEmbedder
+from datastore_build.sources.caption_files import CaptionsFile
+from datastore_build.sources.entries import Entry
 
 _WINDOW = 512  # texts embedded at once: enough to sort by length, few enough for a lively progress bar
 

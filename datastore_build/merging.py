@@ -7,16 +7,16 @@ from pathlib import Path
 
 import numpy as np
 
-from datastore_build.clear_failure import clear_failure
 from datastore_build.digests import DigestSet
 from datastore_build.draft import open_draft
-from datastore_build.engine import Engine
-from datastore_build.index_plan import choose_index
-from datastore_build.indexing import build_index
+from datastore_build.engines.clear_failure import clear_failure
+from datastore_build.engines.engine import Engine
+from datastore_build.indexes.indexing import build_index
+from datastore_build.indexes.plan import choose_index
 from datastore_build.part import Part
 from datastore_build.publish import publish
-from datastore_build.readers import unique_name
 from datastore_build.report import BuildProgress
+from datastore_build.sources.readers import unique_name
 from datastore_build.version_vectors import JoinedVectors
 from datastore_build.writer import CaptionsWriter, RejectsFile
 from retrieval.errors import DatastoreError

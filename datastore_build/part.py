@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from datastore_build.caption_files import CaptionsFile
-from datastore_build.entries import Entry
+from datastore_build.sources.caption_files import CaptionsFile
+from datastore_build.sources.entries import Entry
 from datastore_build.version_vectors import VersionVectors
 from retrieval.deleted import read_deleted
 from retrieval.errors import DatastoreError

@@ -4,9 +4,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from datastore_build.duplicate_search import SimilarTexts
-from datastore_build.readers import Source
-from datastore_build.rows import Reject, Row
+from datastore_build.duplicates.search import SimilarTexts
+from datastore_build.sources.readers import Source
+from datastore_build.sources.rows import Reject, Row
 from retrieval.errors import DatastoreError
 from retrieval.manifest import IndexSettings, SourceRecord
 

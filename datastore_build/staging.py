@@ -11,17 +11,17 @@ from pathlib import Path
 from struct import Struct
 
 from datastore_build.build_state import BuildPlan, Staged
-from datastore_build.caption_files import CaptionsFile
 from datastore_build.digests import DigestSet
-from datastore_build.duplicate_search import DuplicateSearch, find_near_duplicates
-from datastore_build.entries import Entry, group_rows
-from datastore_build.filters import filter_texts
+from datastore_build.duplicates.search import DuplicateSearch, find_near_duplicates
 from datastore_build.mapped_captions import MappedCaptions
 from datastore_build.part import Part
-from datastore_build.photo_match import PhotoMatch
-from datastore_build.readers import Source
 from datastore_build.report import BuildProgress, NearDuplicates, Tally
-from datastore_build.rows import Reject, Row
+from datastore_build.sources.caption_files import CaptionsFile
+from datastore_build.sources.entries import Entry, group_rows
+from datastore_build.sources.filters import filter_texts
+from datastore_build.sources.photo_match import PhotoMatch
+from datastore_build.sources.readers import Source
+from datastore_build.sources.rows import Reject, Row
 from datastore_build.writer import CaptionsWriter, RejectsFile
 from retrieval.disk import sync
 from retrieval.manifest import CAPTIONS, Counts, describe_file

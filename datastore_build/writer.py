@@ -13,7 +13,7 @@ from typing import Self, TextIO
 import pyarrow as pa
 
 from datastore_build.digests import DigestSet
-from datastore_build.entries import Entry
+from datastore_build.sources.entries import Entry
 from retrieval.captions import SCHEMA
 from retrieval.manifest import CAPTIONS, REJECTS, Counts
 

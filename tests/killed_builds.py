@@ -16,18 +16,9 @@ from typing import Any
 
 from hashing_embedder import HashingEmbedder
 
-from datastore_build import (
-    build,
-    draft,
-    flat_index,
-    indexing,
-    list_blocks,
-    list_training,
-    noted_files,
-    publish,
-    shards,
-    staging,
-)
+from datastore_build import build, draft, noted_files, publish, shards, staging
+from datastore_build.indexes import flat as flat_index
+from datastore_build.indexes import indexing, list_blocks, list_training
 from datastore_build.part import Part
 from datastore_build.report import BuildProgress
 from datastore_build.writer import CaptionsWriter

@@ -1,5 +1,5 @@
 """Photos being encoded and captions being searched, each run killed at a moment of its own: a program for
-tests/test_training_features_hub.py and tests/test_training_neighbours.py, which call `kill_runs`.
+tests/test_training_features_hub.py and tests/test_training_at_size_neighbours.py, which call `kill_runs`.
 
     python killed_training_data.py MODEL FOLDER FEATURES MOMENT...
 
@@ -23,12 +23,13 @@ from rich.console import Console
 
 from models.text.hub import load_hub_text
 from retrieval.image_text import ImageTextEmbedder
-from training import features, files, neighbour_search, neighbours
+from training import features, files
+from training.at_size import neighbour_search, neighbours
+from training.at_size.karpathy import read_karpathy_photos
+from training.at_size.neighbour_file import Neighbours
+from training.at_size.rejects import Rejects
 from training.feature_cache import FeatureCache
-from training.karpathy import read_karpathy_photos
-from training.neighbour_file import Neighbours
 from training.photo_encoders import HubPhotoEncoder, hub_encoder_id
-from training.rejects import Rejects
 
 QUIET = Console(quiet=True)
 SHARD_PHOTOS, BATCH_PHOTOS = 4, 2

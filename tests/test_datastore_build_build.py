@@ -13,8 +13,8 @@ from hashing_embedder import HashingEmbedder
 
 from datastore_build.build import build_datastore
 from datastore_build.embedding import windows
-from datastore_build.entries import Entry, EntryText
 from datastore_build.report import BuildProgress, RejectedRowsError
+from datastore_build.sources.entries import Entry, EntryText
 from retrieval.activation import version_folders
 from retrieval.datastore import Datastore
 from retrieval.errors import DatastoreError

@@ -8,8 +8,8 @@ from hashing_embedder import HashingEmbedder
 
 from datastore_build.build import add_to_datastore, build_datastore
 from datastore_build.deletion import delete_entries
+from datastore_build.map.projection import project
 from datastore_build.merging import compact_datastore, merge_datastores
-from datastore_build.projection import project
 from datastore_build.verification import verify_version
 from retrieval.captions import CaptionText
 from retrieval.datastore import Datastore

@@ -12,9 +12,9 @@ from numbered_embedder import DIMENSION, NumberedEmbedder
 
 from datastore_build.build import add_to_datastore, build_datastore
 from datastore_build.deletion import delete_entries
-from datastore_build.index_plan import IndexBudgetError
+from datastore_build.indexes.plan import IndexBudgetError
+from datastore_build.map.projection import project
 from datastore_build.merging import compact_datastore, merge_datastores
-from datastore_build.projection import project
 from datastore_build.verification import verify_version
 from retrieval.datastore import Datastore
 from retrieval.manifest import VECTORS, IndexRequest

@@ -9,8 +9,8 @@ from small_datastores import EMBEDDER, publish
 from typer.testing import CliRunner
 
 from app.commands.datastore import datastore_app
-from datastore_build.map_page import map_page
-from datastore_build.projection import project
+from datastore_build.map.page import map_page
+from datastore_build.map.projection import project
 from retrieval.datastore import Datastore
 
 HOSTILE = [

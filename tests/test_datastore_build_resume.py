@@ -142,7 +142,7 @@ def test_an_approximate_index_that_was_killed_goes_on_to_the_same_version(
     kind: IndexChoice, tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Bytes, settings and so the hash of the whole are the same; what was measured is not."""
-    monkeypatch.setattr("datastore_build.indexing._BLOCK_BYTES", BLOCK_BYTES)
+    monkeypatch.setattr("datastore_build.indexes.indexing._BLOCK_BYTES", BLOCK_BYTES)
     options = OPTIONS | {"index": IndexRequest(kind=kind)}
     _kill(source, tmp_path, kind, MOMENTS[kind])
     build_datastore([source], tmp_path / "whole", HashingEmbedder(), **options)

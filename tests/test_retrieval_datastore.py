@@ -10,8 +10,8 @@ from hashing_embedder import HashingEmbedder
 
 from datastore_build.build import build_datastore
 from datastore_build.draft import open_draft
-from datastore_build.index_plan import choose_index
-from datastore_build.indexing import build_index
+from datastore_build.indexes.indexing import build_index
+from datastore_build.indexes.plan import choose_index
 from datastore_build.publish import publish
 from datastore_build.shards import EmbeddingShards
 from datastore_build.writer import CaptionsWriter

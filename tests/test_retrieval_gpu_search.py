@@ -10,8 +10,8 @@ from clustered_vectors import clustered, queries_near
 from memory_vectors import MemoryVectors
 from small_datastores import publish
 
-from datastore_build.index_plan import choose_index
-from datastore_build.indexing import build_index
+from datastore_build.indexes.indexing import build_index
+from datastore_build.indexes.plan import choose_index
 from retrieval.datastore import Datastore
 from retrieval.gpu_search import Device, NoGpuError, gpu_count, on_gpu
 from retrieval.index import VectorIndex

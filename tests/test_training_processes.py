@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from retrieval.errors import InvalidRequestError, PaelleraError
+from training.at_size.cpu_processes import run_processes
 from training.checkpoint import load_trained, logged_losses
-from training.cpu_processes import run_processes
 from training.loop import train
 from training.mixed_precision import MixedPrecision
 from training.processes import Processes, launched_processes

@@ -100,11 +100,11 @@ def bridge(
 
 
 def _bridge_at_size(config: Path, resume: bool, dry_run: bool, output: Path | None, processes: int) -> None:
-    from training.hub_bridge import HubBridgeRun, train_hub_bridge
+    from training.at_size.bridge import HubBridgeRun, train_hub_bridge
 
     recipe = read_config(config, HubBridgeRun)
     if dry_run:
-        from training.hub_dry_run import dry_run_hub_bridge
+        from training.at_size.dry_run import dry_run_hub_bridge
 
         done = dry_run_hub_bridge(recipe, processes=processes, output=output)
         typer.echo("\n".join(done.lines()))

@@ -22,6 +22,8 @@ from torch import Tensor
 
 from models.vision.features import VisionFeatures
 from retrieval.errors import InvalidImageError, InvalidRequestError, PaelleraError
+from training.at_size.karpathy import read_karpathy_photos
+from training.at_size.rejects import Rejects
 from training.feature_cache import (
     MIRROR,
     PLAIN,
@@ -32,10 +34,8 @@ from training.feature_cache import (
     write_index,
 )
 from training.files import save_tensors
-from training.karpathy import read_karpathy_photos
 from training.photo_encoders import CompactPhotoEncoder, HubPhotoEncoder, PhotoEncoder, model_folder
 from training.photo_index import Photo, read_photos
-from training.rejects import Rejects
 
 __all__ = ["FeatureCache", "extract", "main"]
 

@@ -10,16 +10,16 @@ from PIL import Image
 from app.images import decode_image
 from app.schemas import NeighbourItem
 from datastore_build.cli import build, info, one_line_errors, open_embedder
-from datastore_build.cli_changes import add, compact, delete, merge
-from datastore_build.cli_options import BundleOption, JsonOption, language_tag
-from datastore_build.duplicates_command import duplicates
-from datastore_build.map_command import draw_map
-from datastore_build.version_commands import activate, gc, rollback, verify
+from datastore_build.commands.changes import add, compact, delete, merge
+from datastore_build.commands.duplicates import duplicates
+from datastore_build.commands.map import draw_map
+from datastore_build.commands.options import BundleOption, JsonOption, language_tag
+from datastore_build.commands.versions import activate, gc, rollback, verify
 from retrieval.datastore import Datastore
 from retrieval.errors import InvalidImageError
 
 if TYPE_CHECKING:
-    from datastore_build.worker import TextEmbedder
+    from datastore_build.engines.worker import TextEmbedder
     from models.photo_embedding import PhotoEmbedder
 
 _HELP = """Build, inspect, search and exchange datastores: the captions that are retrieved for an image.
