@@ -10,7 +10,7 @@ import datastore_build.commands.changes  # noqa: F401  (its commands)
 
 @pytest.fixture(autouse=True)
 def _small_embedder(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("cli", "cli_changes"):
+    for module in ("cli", "commands.changes"):
         monkeypatch.setattr(f"datastore_build.{module}.open_embedder", lambda bundle: HashingEmbedder())
 
 

@@ -224,5 +224,5 @@ def test_what_does_not_fit_is_refused_with_one_line(
     output.write_bytes(b"something else")
     with pytest.raises(InvalidRequestError, match="not a file of neighbours"):
         read_neighbours(output)
-    with pytest.raises(InvalidRequestError, match=r"python -m training\.neighbours"):
+    with pytest.raises(InvalidRequestError, match=r"python -m training\.at_size\.neighbours"):
         read_neighbours(tmp_path / "nowhere.arrow")
