@@ -172,9 +172,7 @@ def test_the_number_of_threads_changes_nothing(tmp_path: Path) -> None:
 
 _MAKE = """
 import pathlib, pickle, sys
-from datastore_build.indexes import list_blocks
 from datastore_build.engines.engine import LocalEngine
-list_blocks._QUERIES = 512  # else they are too few for several threads
 blocks = pickle.loads(pathlib.Path(sys.argv[1]).read_bytes())
 blocks.make_all(LocalEngine(), lambda rows: None)
 """

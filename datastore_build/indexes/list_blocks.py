@@ -17,7 +17,7 @@ import numpy.typing as npt
 from datastore_build.engines.engine import Engine, OnStep
 from datastore_build.indexes.faiss_threads import in_single_threads
 from datastore_build.indexes.list_training import trained_index
-from datastore_build.indexes.truth import KEPT, Nearest, nearest
+from datastore_build.indexes.truth import KEPT, Nearest, merge_nearest, nearest
 from datastore_build.noted_files import NotedFiles
 from datastore_build.vectors import VectorSource
 from retrieval.index_check import inverted_index
@@ -25,8 +25,7 @@ from retrieval.stored_vectors import StoredKind, encode, record_type
 
 Vectors = npt.NDArray[np.float32]
 
-_PART_ROWS = 2048  # of a block, that one thread puts into lists at once
-_QUERIES = 64  # that one thread compares with a block at once
+_PART_ROWS = 4096  # of a block, that one thread works on at once
 
 # Of each row, sorted by list and then by row: its list, its place in the block, its code. IVF-Flat has no
 # codes, and its rows are in order. Then: for vectors.bin, and for the truth.
@@ -159,10 +158,12 @@ class ListBlocks:
         return MadeBlock(number, self.files.store(self._name(number), contents), len(rows))
 
     def _compared(self, queries: Vectors, vectors: Vectors, first: int) -> Nearest:
-        parts = [queries[start : start + _QUERIES] for start in range(0, len(queries), _QUERIES)]
-        near = in_single_threads(lambda part: nearest(part, vectors, first), parts)
-        scores, entries = zip(*near, strict=True)
-        return np.concatenate(scores), np.concatenate(entries)
+        starts = range(0, len(vectors), _PART_ROWS)
+        return merge_nearest(
+            in_single_threads(
+                lambda start: nearest(queries, vectors[start : start + _PART_ROWS], first + start), starts
+            )
+        )
 
 
 def encoded(index: Any, vectors: Vectors) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]]:
