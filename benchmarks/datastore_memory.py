@@ -29,6 +29,7 @@ from benchmarks.machine import describe_machine, status_bytes
 from datastore_build.build import build_datastore
 from datastore_build.build_state import NearDuplicateChoice
 from datastore_build.report import BuildProgress
+from retrieval.manifest import IndexRequest
 
 STAGES = ("reading", "comparing", "embedding", "indexing")
 _ROWS = (100_000, 500_000, 1_000_000, 2_000_000)
@@ -139,6 +140,7 @@ def _build(folder: Path, rows: int, near_duplicates: NearDuplicateChoice) -> Mea
             folder / "datastore",
             FreeEmbedder(),
             near_duplicates=near_duplicates,
+            index=IndexRequest(kind="flat"),  # others keep vectors or a graph in memory
             on_progress=on_progress,
         )
     _close()
