@@ -108,6 +108,7 @@ class Batcher(Generic[K, T, R]):
         self._jobs: dict[_Job[K, T, R], None] = {}  # with parts that wait, the next one first
         self._running: _Batch[K, T, R] | None = None
         self._alone: deque[_Batch[K, T, R]] = deque()  # parts of a batch that failed, to be tried again
+        self._closed = False
         self._idle = asyncio.Event()
         self._idle.set()
         self._seconds_per_row = 0.0  # running mean; 0 before the first batch
@@ -160,12 +161,15 @@ class Batcher(Generic[K, T, R]):
         """Results of the parts of a request, in order. If cancelled, what is not started never will be.
 
         Raises:
+            NotReadyError: the batcher is closed.
             QueueTimeoutError: nothing of it was started within the time that a request may wait.
             Exception: what `run` raised for this request. Where it raises for several requests together, each
                 of them is tried again alone.
         """
         if not parts:
             return []
+        if self._closed:
+            raise _shutting_down()
         loop = asyncio.get_running_loop()
         job: _Job[K, T, R] = _Job(place, kind, list(enumerate(parts))[::-1], loop.create_future())
         job.parts = len(parts)
@@ -184,8 +188,9 @@ class Batcher(Generic[K, T, R]):
 
     async def close(self) -> None:
         """Wait for the batch that runs; whoever has something left to be done gets NotReadyError."""
+        self._closed = True
         for job in list(self._jobs):
-            self._fail(job, NotReadyError("the service is shutting down", 5))
+            self._fail(job, _shutting_down())
         await self._idle.wait()
         await asyncio.to_thread(self._thread.shutdown)
 
@@ -207,16 +212,21 @@ class Batcher(Generic[K, T, R]):
         running.add_done_callback(lambda done: loop.call_soon_threadsafe(self._finish, batch, began, done))
 
     def _finish(self, batch: _Batch[K, T, R], began: float, done: "Future[Sequence[R]]") -> None:
-        error = done.exception()
-        if error is None:
-            self._deliver(batch, done.result(), time.perf_counter() - began)
-        else:  # whatever it is, it belongs to the requests and must not stop the others
-            alone = batch.by_job()
-            if len(alone) == 1:
-                self._fail(batch.parts[0][0], error)
-            else:
-                self._alone += alone
-        self._start_next()
+        try:
+            error = done.exception()
+            if error is None:
+                self._deliver(batch, done.result(), time.perf_counter() - began)
+            else:  # whatever it is, it belongs to the requests and must not stop the others
+                alone = batch.by_job()
+                if len(alone) == 1:
+                    self._fail(batch.parts[0][0], error)
+                else:
+                    self._alone += alone
+        except Exception as error:  # such as too few results: nobody waits for ever, and the next have a turn
+            for one in batch.by_job():
+                self._fail(one.parts[0][0], error)
+        finally:
+            self._start_next()
 
     def _deliver(self, batch: _Batch[K, T, R], results: Sequence[R], seconds: float) -> None:
         for (job, number, _), result in zip(batch.parts, results, strict=True):
@@ -271,6 +281,10 @@ class Batcher(Generic[K, T, R]):
         started = (job for job in self._jobs if job.started)
         rows += sum(part.rows for job in started for _, part in job.waiting)
         return rows * self._seconds_per_row
+
+
+def _shutting_down() -> NotReadyError:
+    return NotReadyError("the service is shutting down", 5)
 
 
 def _whole(seconds: float) -> int:

@@ -65,12 +65,12 @@ class DecodeWorker:
         return None if process is None else process.pid
 
     def start(self) -> None:
-        """Start the process, if there is none. Raises OSError or EOFError."""
+        """Start the process, if there is none. Raises whatever multiprocessing raises, and EOFError."""
         if self._pipe is not None:
             return
         try:
             self._start()
-        except (OSError, EOFError):
+        except Exception:
             self.kill()
             raise
 

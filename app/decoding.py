@@ -95,11 +95,13 @@ class DecodePool:
         for worker in self._workers:
             worker.kill()
         await asyncio.to_thread(self._threads.shutdown, cancel_futures=True)
+        for worker in self._workers:  # one may have been starting
+            worker.kill()
 
     def _start_worker(self) -> None:
         worker = self._idle.get_nowait()
         try:
-            with suppress(OSError, EOFError):  # the first image tries again, and is told
+            with suppress(Exception):  # whatever it is: the first image tries again, and is told
                 worker.start()
         finally:
             self._idle.put(worker)

@@ -224,10 +224,10 @@ def _embed(
         report(BuildProgress(done / max(count, 1), staged.rows, texts, staged.rejected))
 
     job = ShardJob(shards, captions, staged.base_entries, embedder)
+    if draft.lists.exists() and shards.missing():
+        shutil.rmtree(draft.lists)  # some of its vectors are to be embedded anew
     with clear_failure("embedding", lambda: _kept(draft)):
         embedded = embed_shards(job, engine, on_entries)
-    if embedded:
-        shutil.rmtree(draft.lists, ignore_errors=True)  # of other vectors, should there be any
     return shards, embedded
 
 

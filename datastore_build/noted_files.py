@@ -45,6 +45,11 @@ class NotedFiles:
             log.flush()
             os.fsync(log.fileno())
 
+    def forget(self) -> None:
+        """All that is noted: nothing is whole any more."""
+        (self.folder / _LOG).unlink(missing_ok=True)
+        sync(self.folder)
+
     def whole(self) -> set[str]:
         """The names of those that are noted and undamaged."""
         return {name for name, sha in self._read_log().items() if self._intact(name, sha)}

@@ -176,3 +176,15 @@ from datastore_build.engines.engine import LocalEngine
 blocks = pickle.loads(pathlib.Path(sys.argv[1]).read_bytes())
 blocks.make_all(LocalEngine(), lambda rows: None)
 """
+
+
+def test_what_was_made_with_a_training_that_is_lost_is_not_taken_with_another(tmp_path: Path) -> None:
+    files = NotedFiles(tmp_path)
+    train_lists(SOURCE, _plan("ivf-flat"), files)
+    files.note("rows-0.bin", files.store("rows-0.bin", [b"codes"]))
+    trained = files.whole() - {"rows-0.bin"}
+    train_lists(SOURCE, _plan("ivf-flat"), files)
+    assert "rows-0.bin" in files.whole()
+    (tmp_path / "trained.faiss").write_bytes(b"damaged")
+    train_lists(SOURCE, _plan("ivf-flat"), files)
+    assert files.whole() == trained

@@ -25,8 +25,10 @@ async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
     cancelled_before = present.cancelling()
     over = left = False
 
-    def gone(_: object) -> None:
+    def gone(leaving: "asyncio.Task[None]") -> None:
         nonlocal left
+        if not leaving.cancelled():
+            leaving.exception()  # a connection that cannot be read is one that is gone
         if not over:
             left = True
             present.cancel()
@@ -36,11 +38,13 @@ async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
     try:
         return await work
     except asyncio.CancelledError:
-        if not left or present.uncancel() > cancelled_before:
+        if not left or present.cancelling() > cancelled_before + 1:
             raise  # somebody else's doing
         raise ClientDisconnect from None
     finally:
         over = True
+        if left:
+            present.uncancel()
         leaving.cancel()
 
 

@@ -1,6 +1,6 @@
 """Which entries say nearly the same as an earlier one, though in other words? Told by their vectors.
 
-A build compares texts by their letters before any is embedded (duplicate_search.py). What is worded otherwise
+A build compares texts by their letters before any is embedded (search.py). What is worded otherwise
 only the vectors can tell (earlier_entries.py).
 """
 

@@ -33,6 +33,7 @@ def train_lists(vectors: VectorSource, plan: IndexPlan, files: NotedFiles) -> in
     Returns the size of a code in bytes, 0 for IVF-Flat. Raises OSError.
     """
     if not files.whole() >= {_TRAINED, _EMPTY}:
+        files.forget()  # blocks of another training, should there be any
         sample = _training_sample(vectors, plan)
         if plan.kind == "ivf-flat":
             index = _train_whole(sample, plan)
